@@ -1,0 +1,162 @@
+"""The storage port: what the broker may ask of a database, and the laws every adapter keeps.
+
+The laws are executable in `storage.conformance`. Adapters are named only in `storage.catalog`. No method reads a
+clock: instants come in as arguments. Every method may raise `storage.errors.Unavailable`; no method holds on to a
+caller's records after it returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol
+
+from storage.table import Key, R, Record
+
+PAGE_MAX = 1000
+"""Most records in one answer of `select`, `due`, `feed`, and most keys in one `get_many`."""
+COMMIT_MAX = 20_000
+"""Most inserts, updates, deletes, changes and audit entries together in one `commit`."""
+
+
+class Delete(NamedTuple):
+    """Remove the record of this kind and key, if its stored revision is still `rev`."""
+
+    kind: type[Record]
+    key: Key
+    rev: int
+
+
+class AuditAppend(NamedTuple):
+    """Append entries (each 1 to 65 535 bytes, already encoded) to the log numbered `log`, as one block."""
+
+    log: int
+    entries: tuple[bytes, ...]
+
+
+class Change(NamedTuple):
+    """One line of the feed: the record of table `table` with key `key` was inserted, updated or deleted."""
+
+    position: int
+    table: str
+    key: Key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """All of it or nothing.
+
+    inserts: records with rev 1 whose keys must not exist.
+    updates: whole records; the stored revision must be `record.rev - 1`.
+    audit: at most one append; its sequence numbers are assigned in commit order, without gaps.
+    announce: records (of any kind) whose change the feed shall carry, as (table name, key).
+    """
+
+    inserts: Sequence[Record] = ()
+    updates: Sequence[Record] = ()
+    deletes: Sequence[Delete] = ()
+    audit: AuditAppend | None = None
+    announce: Sequence[tuple[str, Key]] = ()
+
+
+class Committed(NamedTuple):
+    """position: of this commit's last announced change, else 0. first_seq: of its first audit entry (from 0), else -1."""
+
+    position: int
+    first_seq: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page(Generic[R]):
+    """Records in index order. `next` goes into the following `select` as `after`; None: that was the last page."""
+
+    records: list[R]
+    next: Key | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """What `check` found: schema version, and free-form facts for people (sizes, journal mode, server version)."""
+
+    schema: int
+    facts: Mapping[str, str | int]
+
+
+class Storage(Protocol):
+    """A database that remembers records. Adapters are opened by their class's `open(url)` context manager."""
+
+    async def get(self, kind: type[R], key: Key) -> R | None:
+        """The committed record, or None."""
+        ...
+
+    async def get_many(self, kind: type[R], keys: Sequence[Key]) -> dict[Key, R]:
+        """The committed records among at most `PAGE_MAX` keys, seen at one moment; absent keys are left out."""
+        ...
+
+    async def select(
+        self,
+        kind: type[R],
+        *,
+        index: str = "key",
+        prefix: Key = (),
+        where: Mapping[str, str | int | None] | None = None,
+        after: Key | None = None,
+        descending: bool = False,
+        limit: int = PAGE_MAX,
+    ) -> Page[R]:
+        """One page in the order of a declared index, seen at one moment.
+
+        prefix: equality on the first columns of that order. where: equality on further columns (None: is null),
+        applied to what the index yields. after: begin behind this tuple of the order's columns (a `Page.next`, or
+        made by hand). A record that exists throughout a paged walk is seen exactly once, whatever is written meanwhile.
+        """
+        ...
+
+    async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
+        """Records whose declared due column is at or before `before`, earliest first, ties by key."""
+        ...
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Make the whole commit durable, or change nothing.
+
+        Returns only after it would survive power loss. Concurrent commits may share one trip to the disk; callers
+        never see that. Commits of one caller that were issued in order are applied in order. Cancelling the caller
+        leaves the commit either whole or absent, and never harms another caller's.
+        Conflict: a key existed, or a revision was another; nothing was changed.
+        OutOfBounds: over `COMMIT_MAX`, or an audit entry of a wrong size.
+        """
+        ...
+
+    async def feed(self, after: int, limit: int = PAGE_MAX) -> list[Change]:
+        """Announced changes behind position `after`, in commit order, gap-free: nothing ever appears before what was read."""
+        ...
+
+    async def wait(self, after: int, timeout_s: float) -> None:
+        """Return soon after the feed has something behind `after`, or when the time is over. A hint, never a promise."""
+        ...
+
+    async def position(self) -> int:
+        """The feed's newest position (0: nothing yet). What is read after this call is at least that new."""
+        ...
+
+    async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = PAGE_MAX) -> int:
+        """Delete at most `limit` records whose declared due column is before `before`; how many were deleted."""
+        ...
+
+    async def prune_feed(self, up_to: int) -> None:
+        """Forget changes at or before position `up_to`."""
+        ...
+
+    async def check(self) -> Health:
+        """Read and write once. Raises what a commit would raise."""
+        ...
+
+
+class Backup(Protocol):
+    """An optional power: copy the whole database while it is in use."""
+
+    async def backup(self, path: Path) -> None:
+        """Write a consistent copy to `path` (mode 0600), which must not exist. A cut leaves nothing under that name."""
+        ...

@@ -1,0 +1,61 @@
+"""What is remembered: one module per noun, every type sealed or public, never a plaintext.
+
+`ALL` names every record type; adapters make their schema from it. Records in `AUTHORITY` decide who gets what and
+carry a `mac` that the broker computes and checks; storage only keeps it.
+"""
+
+from __future__ import annotations
+
+from storage.records.admins import AdminRecord, IdempotencyRecord
+from storage.records.audit import AuditBlockRecord, AuditLogRecord, CheckpointRecord
+from storage.records.grants import GrantRecord
+from storage.records.keys import DataKeyRecord, KeyringRecord, ManifestRecord, RootRecord, WrapRecord
+from storage.records.leases import LeaseRecord, SessionRecord
+from storage.records.tokens import TokenRecord, VersionRecord
+from storage.records.workers import EnrolmentRecord, WorkerKey, WorkerRecord
+from storage.table import Record
+
+AUTHORITY: tuple[type[Record], ...] = (
+    AdminRecord,
+    DataKeyRecord,
+    EnrolmentRecord,
+    GrantRecord,
+    KeyringRecord,
+    WorkerRecord,
+)
+ALL: tuple[type[Record], ...] = (
+    *AUTHORITY,
+    AuditBlockRecord,
+    AuditLogRecord,
+    CheckpointRecord,
+    IdempotencyRecord,
+    LeaseRecord,
+    ManifestRecord,
+    RootRecord,
+    SessionRecord,
+    TokenRecord,
+    VersionRecord,
+)
+
+__all__ = [
+    "ALL",
+    "AUTHORITY",
+    "AdminRecord",
+    "AuditBlockRecord",
+    "AuditLogRecord",
+    "CheckpointRecord",
+    "DataKeyRecord",
+    "EnrolmentRecord",
+    "GrantRecord",
+    "IdempotencyRecord",
+    "KeyringRecord",
+    "LeaseRecord",
+    "ManifestRecord",
+    "RootRecord",
+    "SessionRecord",
+    "TokenRecord",
+    "VersionRecord",
+    "WorkerKey",
+    "WorkerRecord",
+    "WrapRecord",
+]

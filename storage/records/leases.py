@@ -1,0 +1,57 @@
+"""Leases and sessions: who holds what, now and before. The two tables that the hot path writes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from storage.table import Record, Table
+
+LeaseState = Literal["live", "released", "expired", "revoked"]
+
+
+class LeaseRecord(Record, frozen=True, kw_only=True):
+    """One worker's right to one token.
+
+    due_at equals expires_at while the lease is live and is None afterwards, so that finding what expires costs what
+    expires. Ids are time-ordered, so inserts stay at the end of the table; there is no index on token or worker.
+    prune_at is None while live.
+    """
+
+    table: ClassVar[Table] = Table(name="lease", key=("lease",), due=("due_at", "prune_at"))
+
+    lease: str
+    token: str
+    version: int
+    worker: str
+    session: str
+    instance: str
+    grant: str
+    state: LeaseState
+    ttl_s: float
+    granted_at: datetime
+    expires_at: datetime
+    max_expires_at: datetime
+    due_at: datetime | None
+    ended_at: datetime | None = None
+    reason: str = ""
+    acked_version: int = 0
+    ack_failed: str = ""
+    wiped_at: datetime | None = None
+    prune_at: datetime | None = None
+
+
+class SessionRecord(Record, frozen=True, kw_only=True):
+    """One authenticated connection. `due_at` is None while it is open; afterwards it says when the row may be pruned."""
+
+    table: ClassVar[Table] = Table(name="session", key=("session",), indexes={"worker": ("worker",)}, due=("due_at",))
+
+    session: str
+    worker: str
+    instance: str
+    source: str
+    client: str
+    connected_at: datetime
+    ended_at: datetime | None = None
+    close_code: int = 0
+    due_at: datetime | None = None

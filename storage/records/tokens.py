@@ -1,0 +1,45 @@
+"""Tokens and their sealed versions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from storage.table import Record, Table
+
+Stage = Literal["pending", "current", "previous", "retired", "destroyed"]
+
+
+class TokenRecord(Record, frozen=True, kw_only=True):
+    """The head of a named secret. `current` is 0 while no version is current; `latest` is the highest number used."""
+
+    table: ClassVar[Table] = Table(name="token", key=("name",))
+
+    name: str
+    keyring: str
+    labels: dict[str, str]
+    disabled: bool
+    current: int
+    latest: int
+    previous_valid_s: int
+    created_at: datetime
+    updated_at: datetime
+    mac: bytes = b""
+
+
+class VersionRecord(Record, frozen=True, kw_only=True):
+    """One sealed value. `sealed` is empty only in stage "destroyed"; it opens only as (token, version, keyring, data_key, fmt)."""
+
+    table: ClassVar[Table] = Table(name="version", key=("token", "version"), indexes={"data_key": ("data_key",)})
+
+    token: str
+    version: int
+    stage: Stage
+    content_type: str
+    keyring: str
+    data_key: str
+    fmt: int
+    sealed: bytes
+    created_at: datetime
+    created_by: str
+    mac: bytes = b""
