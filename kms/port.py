@@ -86,5 +86,8 @@ class KmsProvider(Protocol):
     """What an entry point in `tokenbroker.kms` names: opens keys of one URI scheme."""
 
     def __call__(self, uri: str) -> AbstractAsyncContextManager[Kms]:
-        """Open the key that `uri` names; closed when the context ends. BadKey: the URI or what it points to is wrong."""
+        """Open the key that `uri` names; closed when the context ends.
+
+        BadKey: the URI or what it points to is wrong.
+        """
         ...

@@ -62,7 +62,10 @@ class Commit:
 
 
 class Committed(NamedTuple):
-    """position: of this commit's last announced change, else 0. first_seq: of its first audit entry (from 0), else -1."""
+    """What was made durable.
+
+    position: of this commit's last announced change, else 0. first_seq: of its first audit entry (from 0), else -1.
+    """
 
     position: int
     first_seq: int
@@ -130,11 +133,17 @@ class Storage(Protocol):
         ...
 
     async def feed(self, after: int, limit: int = PAGE_MAX) -> list[Change]:
-        """Announced changes behind position `after`, in commit order, gap-free: nothing ever appears before what was read."""
+        """Announced changes behind position `after`, in commit order.
+
+        Gap-free: nothing ever appears before what was read.
+        """
         ...
 
     async def wait(self, after: int, timeout_s: float) -> None:
-        """Return soon after the feed has something behind `after`, or when the time is over. A hint, never a promise."""
+        """Return soon after the feed has something behind `after`, or when the time is over.
+
+        A hint, never a promise.
+        """
         ...
 
     async def position(self) -> int:

@@ -11,7 +11,10 @@ from storage.table import Record, Table
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A weekly time window in UTC. days: ISO weekdays 1 (Monday) to 7. Minutes of the day, start inclusive, end exclusive."""
+    """A weekly time window in UTC.
+
+    days: ISO weekdays, 1 (Monday) to 7. Minutes of the day, start inclusive, end exclusive.
+    """
 
     days: tuple[int, ...]
     start_min: int

@@ -42,7 +42,10 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):
-    """One authenticated connection. `due_at` is None while it is open; afterwards it says when the row may be pruned."""
+    """One authenticated connection.
+
+    `due_at` is None while it is open; afterwards it says when the row may be pruned.
+    """
 
     table: ClassVar[Table] = Table(name="session", key=("session",), indexes={"worker": ("worker",)}, due=("due_at",))
 

@@ -28,7 +28,10 @@ class TokenRecord(Record, frozen=True, kw_only=True):
 
 
 class VersionRecord(Record, frozen=True, kw_only=True):
-    """One sealed value. `sealed` is empty only in stage "destroyed"; it opens only as (token, version, keyring, data_key, fmt)."""
+    """One sealed value, which opens only as (token, version, keyring, data_key, fmt).
+
+    `sealed` is empty only in stage "destroyed".
+    """
 
     table: ClassVar[Table] = Table(name="version", key=("token", "version"), indexes={"data_key": ("data_key",)})
 

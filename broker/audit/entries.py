@@ -1,0 +1,230 @@
+"""Every fact the audit log may hold, one type each: an allow-list, with no generic payload and no token value.
+
+`at` is the broker's wall clock (RFC 3339, UTC). `actor` is "worker:NAME", "admin:NAME" or "system". Encoding is
+deterministic JSON with the fields in the order written here and the type under "event" (docs/spec/audit.md).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
+    """What all entries share."""
+
+    at: datetime
+    actor: str
+
+
+class LogOpened(Entry, frozen=True, kw_only=True, tag="log.opened"):
+    """The first entry of a log. `previous` is the origin of the log it continues, with what was found of it."""
+
+    instance: str
+    cluster: str
+    previous: str = ""
+    previous_size: int = 0
+    previous_root: str = ""
+    previous_closed: bool = True
+    previous_unsigned: int = 0
+    accepted_loss: int = 0
+
+
+class LogClosed(Entry, frozen=True, kw_only=True, tag="log.closed"):
+    """The last entry of a log that was stopped in order."""
+
+    instance: str
+
+
+class SessionOpened(Entry, frozen=True, kw_only=True, tag="session.opened"):
+    """A worker proved its identity."""
+
+    session: str
+    source: str
+    client: str
+    key_sha256: str
+
+
+class SessionClosed(Entry, frozen=True, kw_only=True, tag="session.closed"):
+    """A session ended, with its WebSocket close code."""
+
+    session: str
+    close_code: int
+
+
+class SessionRefused(Entry, frozen=True, kw_only=True, tag="session.refused"):
+    """A handshake failed; `count` like failures of this source and reason since the last such entry."""
+
+    source: str
+    reason: str
+    worker: str
+    count: int = 1
+
+
+class LeaseGranted(Entry, frozen=True, kw_only=True, tag="lease.granted"):
+    """A plaintext was about to be sent to this worker."""
+
+    lease: str
+    token: str
+    version: int
+    session: str
+    grant: str
+    ttl_s: float
+
+
+class LeaseRefused(Entry, frozen=True, kw_only=True, tag="lease.refused"):
+    """A lease was refused; `count` like refusals of this session and token since the last such entry."""
+
+    token: str
+    session: str
+    code: str
+    reason: str
+    count: int = 1
+
+
+class LeasesRenewed(Entry, frozen=True, kw_only=True, tag="lease.renewed"):
+    """These leases of one session were extended after their authority was checked again."""
+
+    session: str
+    leases: tuple[str, ...]
+
+
+class LeasesResumed(Entry, frozen=True, kw_only=True, tag="lease.resumed"):
+    """A worker's later session took over these leases."""
+
+    session: str
+    leases: tuple[str, ...]
+
+
+class LeasesEnded(Entry, frozen=True, kw_only=True, tag="lease.ended"):
+    """These leases ended: state is released, expired or revoked."""
+
+    state: str
+    reason: str
+    leases: tuple[str, ...]
+
+
+class LeaseRotated(Entry, frozen=True, kw_only=True, tag="lease.rotated"):
+    """A later version's plaintext was about to be pushed to the holder of this lease."""
+
+    lease: str
+    token: str
+    version: int
+    session: str
+
+
+class LeaseAcknowledged(Entry, frozen=True, kw_only=True, tag="lease.acknowledged"):
+    """A worker said what it did with a push: applied, failed or wiped."""
+
+    lease: str
+    status: str
+    version: int = 0
+
+
+class TokenChanged(Entry, frozen=True, kw_only=True, tag="token.changed"):
+    """A token or one of its versions changed.
+
+    change: put, promoted, disabled, enabled, destroyed, deleted, labelled.
+    """
+
+    token: str
+    change: str
+    version: int = 0
+
+
+class TokenRevealed(Entry, frozen=True, kw_only=True, tag="token.revealed"):
+    """A plaintext was about to be shown to an operator."""
+
+    token: str
+    version: int
+
+
+class WorkerChanged(Entry, frozen=True, kw_only=True, tag="worker.changed"):
+    """change: registered, enrolled, disabled, enabled, removed, updated."""
+
+    worker: str
+    change: str
+    key_sha256: str = ""
+    groups: tuple[str, ...] = ()
+
+
+class EnrolmentIssued(Entry, frozen=True, kw_only=True, tag="enrolment.issued"):
+    """A one-time code was issued for a worker."""
+
+    enrolment: str
+    worker: str
+    expires_at: datetime
+
+
+class EnrolmentRefused(Entry, frozen=True, kw_only=True, tag="enrolment.refused"):
+    """A code was refused: unknown, used, expired, or the proof was wrong."""
+
+    source: str
+    reason: str
+    enrolment: str = ""
+
+
+class GrantChanged(Entry, frozen=True, kw_only=True, tag="grant.changed"):
+    """change: added, removed."""
+
+    grant: str
+    change: str
+    subject: str
+    pattern: str
+
+
+class KeyChanged(Entry, frozen=True, kw_only=True, tag="key.changed"):
+    """change: keyring_added, data_key_added, rotated, rewrapped, destroyed, flushed."""
+
+    keyring: str
+    change: str
+    data_key: str = ""
+
+
+class AdminChanged(Entry, frozen=True, kw_only=True, tag="admin.changed"):
+    """change: added, disabled, enabled, removed, credential_replaced."""
+
+    admin: str
+    change: str
+    roles: tuple[str, ...] = ()
+
+
+class AdminRefused(Entry, frozen=True, kw_only=True, tag="admin.refused"):
+    """An admin request was refused before it ran; `count` like refusals since the last such entry."""
+
+    source: str
+    reason: str
+    count: int = 1
+
+
+class BackupTaken(Entry, frozen=True, kw_only=True, tag="backup.taken"):
+    """A backup of the database was written."""
+
+    name: str
+
+
+AnyEntry = (
+    LogOpened
+    | LogClosed
+    | SessionOpened
+    | SessionClosed
+    | SessionRefused
+    | LeaseGranted
+    | LeaseRefused
+    | LeasesRenewed
+    | LeasesResumed
+    | LeasesEnded
+    | LeaseRotated
+    | LeaseAcknowledged
+    | TokenChanged
+    | TokenRevealed
+    | WorkerChanged
+    | EnrolmentIssued
+    | EnrolmentRefused
+    | GrantChanged
+    | KeyChanged
+    | AdminChanged
+    | AdminRefused
+    | BackupTaken
+)
