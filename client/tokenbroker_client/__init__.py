@@ -1,0 +1,1 @@
+"""The asyncio client of a token broker."""
