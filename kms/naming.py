@@ -1,0 +1,19 @@
+"""Makes errors say which key they are about. What went wrong is said where it was noticed, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kms.errors import KmsError
+
+
+@contextmanager
+def naming(uri: str) -> Iterator[None]:
+    """Within this block, a KmsError that names no key leaves as the same error, naming `uri`; its cause is kept."""
+    try:
+        yield
+    except KmsError as error:
+        if error.kms_key:
+            raise
+        raise type(error)(str(error), kms_key=uri) from error.__cause__
