@@ -79,7 +79,7 @@ def _why(grant: GrantRecord, refusal: Refusal, now: datetime, source: Source) ->
         day, minute = divmod(minute_of_week(now), DAY_MIN)
         windows = _few([_window(window) for window in grant.windows])
         return f"serves only within {windows} UTC; it is {_DAYS[day]} {_hour(minute)}"
-    assert grant.expires_at is not None, "only a grant with an expiry is refused as expired"  # noqa: S101 - our bug
+    assert grant.expires_at is not None, "only a grant with an expiry is refused as expired"
     return f"expired at {grant.expires_at.isoformat()}"
 
 
