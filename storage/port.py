@@ -19,6 +19,10 @@ PAGE_MAX = 1000
 """Most records in one answer of `select`, `due`, `feed`, and most keys in one `get_many`."""
 COMMIT_MAX = 20_000
 """Most inserts, updates, deletes, changes and audit entries together in one `commit`."""
+AUDIT_ENTRY_MAX = 65_535
+"""Most bytes in one audit entry: its length is framed in two bytes."""
+AUDIT_BYTES_MAX = 16 * 2**20
+"""Most bytes of audit entries together in one `commit`."""
 
 
 class Delete(NamedTuple):

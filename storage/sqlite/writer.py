@@ -1,0 +1,234 @@
+"""Everything that writes: runs in the writer's thread, on the one connection that may write.
+
+Queueing calls into groups is `committer`'s business. A group is one transaction and so one trip to the disk. Its works
+are first written together, rows of one table in one statement whichever call they came from. Only if that cannot be
+(two calls touch one record, or one of them loses) is the group done again call by call, each in a savepoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from storage.codec import Row
+from storage.errors import Conflict, OutOfBounds, StorageError
+from storage.port import Committed
+from storage.records.audit import AuditBlockRecord
+from storage.sqlite.failures import from_sqlite
+from storage.sqlite.statements import Statements, batches, flat
+from storage.sqlite.work import Append, Catalog, Rows, Work
+
+LOGS_REMEMBERED = 1024
+"""Audit logs whose next number is kept in memory; beyond it they are looked up again."""
+
+FEED_PRUNE_BATCH = 10_000
+"""Feed lines deleted in one transaction, so that commits wait behind few milliseconds of pruning."""
+
+_NEXT = "SELECT seq + count FROM audit_block WHERE log = ? ORDER BY seq DESC LIMIT 1"
+
+Outcome = Committed | StorageError
+
+
+class Writer:
+    """The writing side of one database file. Every method blocks; all of them belong to one thread."""
+
+    def __init__(self, *, connection: sqlite3.Connection, path: Path, catalog: Catalog) -> None:
+        self._connection = connection
+        self._path = path
+        self._catalog = catalog
+        self._blocks = catalog[AuditBlockRecord]
+        # Next number per audit log. May be behind when another process appended: its block then has the very number
+        # that this one would use, the insert fails, and the second attempt reads anew.
+        self._next_seq: dict[int, int] = {}
+
+    def commit_group(self, works: Sequence[Work]) -> list[Outcome]:
+        """Make the works durable in one transaction, in order; one outcome each, Conflict or OutOfBounds for losers.
+
+        StorageError: nothing of the group was written, or (the disk failed during COMMIT) it is unknown which; whole
+        in any case.
+        """
+        with self._failures(), self._rollback():
+            self._begin()
+            outcomes = self._together(works) if _independent(works) else None
+            if outcomes is None:
+                outcomes = self._one_by_one(works)
+            self._connection.execute("COMMIT")
+            return outcomes
+
+    def prune(self, table: Statements, column: str, before: int, limit: int) -> int:
+        """Delete at most `limit` rows due before the instant; how many."""
+        with self._failures(), self._rollback():
+            self._begin()
+            count = self._connection.execute(table.prune(column), (before, limit)).rowcount
+            self._connection.execute("COMMIT")
+            return count
+
+    def prune_feed(self, up_to: int) -> bool:
+        """Delete some feed lines at or before the position, oldest first; whether there may be more."""
+        with self._failures(), self._rollback():
+            self._begin()
+            doomed = "SELECT position FROM feed WHERE position <= ? ORDER BY position LIMIT ?"
+            sql = f"DELETE FROM feed WHERE position IN ({doomed})"  # noqa: S608 - constants only
+            count = self._connection.execute(sql, (up_to, FEED_PRUNE_BATCH)).rowcount
+            self._connection.execute("COMMIT")
+            return count == FEED_PRUNE_BATCH
+
+    def touch(self) -> None:
+        """Write one durable row, for a health check."""
+        with self._failures(), self._rollback():
+            self._begin()
+            self._connection.execute("UPDATE health SET checks = checks + 1")
+            self._connection.execute("COMMIT")
+
+    def _begin(self) -> None:
+        if self._connection.in_transaction:
+            # The rollback of an earlier failure failed too; the disk may be back by this time.
+            self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def _together(self, works: Sequence[Work]) -> list[Outcome] | None:
+        """Write all as if they were one. None: that failed, nothing is written, an empty transaction is open."""
+        try:
+            return list(self._write(works))
+        except (Conflict, OutOfBounds):
+            self._next_seq.clear()
+            self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN IMMEDIATE")
+            return None
+
+    def _one_by_one(self, works: Sequence[Work]) -> list[Outcome]:
+        self._next_seq.clear()
+        outcomes: list[Outcome] = []
+        for work in works:
+            self._connection.execute("SAVEPOINT one")
+            try:
+                outcomes.extend(self._write((work,)))
+            except (Conflict, OutOfBounds) as error:
+                # The numbers given to a work that is undone must be given again, or the log would have a gap.
+                self._next_seq.clear()
+                self._connection.execute("ROLLBACK TO one")
+                outcomes.append(error)
+            self._connection.execute("RELEASE one")
+        return outcomes
+
+    def _write(self, works: Sequence[Work]) -> Sequence[Committed]:
+        try:
+            for table, rows in _merged(works, "inserts").items():
+                for start, size in batches(len(rows)):
+                    self._connection.execute(table.insert(size), flat(rows[start : start + size]))
+            for table, rows in _merged(works, "updates").items():
+                self._update(table, rows)
+            for table, rows in _merged(works, "deletes").items():
+                if self._connection.executemany(table.delete, rows).rowcount != len(rows):
+                    raise Conflict(_changed(table))
+            seqs = self._append([work.append for work in works])
+            positions = self._announce([work.feed for work in works])
+        except sqlite3.IntegrityError as error:
+            raise from_sqlite(error, self._path) from None
+        except (OverflowError, UnicodeEncodeError, sqlite3.DataError) as error:
+            # From binding: an integer over 64 bits, text with a lone surrogate. The value is not repeated.
+            raise OutOfBounds(f"a column cannot hold a value ({type(error).__name__})") from None
+        return [Committed(position, seq) for position, seq in zip(positions, seqs, strict=True)]
+
+    def _update(self, table: Statements, rows: Sequence[Row]) -> None:
+        for start, size in batches(len(rows)):
+            count = self._connection.execute(table.update(size), flat(rows[start : start + size])).rowcount
+            if count != size:
+                raise Conflict(_changed(table))
+
+    def _append(self, appends: Sequence[Append | None]) -> list[int]:
+        """Insert the blocks, numbered in order; the first number of each, -1 where there was nothing to append."""
+        seqs = [-1] * len(appends)
+        rows = []
+        for at, append in enumerate(appends):
+            if append is not None:
+                seqs[at] = self._take(append.log, append.count)
+                rows.append(
+                    self._blocks.codec.to_row(
+                        AuditBlockRecord(log=append.log, seq=seqs[at], count=append.count, entries=append.entries)
+                    )
+                )
+        for start, size in batches(len(rows)):
+            self._connection.execute(self._blocks.insert(size), flat(rows[start : start + size]))
+        return seqs
+
+    def _take(self, log: int, count: int) -> int:
+        seq = self._next_seq.get(log)
+        if seq is None:
+            row = self._connection.execute(_NEXT, (log,)).fetchone()
+            seq = 0 if row is None else int(row[0])
+            if len(self._next_seq) >= LOGS_REMEMBERED:
+                self._next_seq.clear()
+        self._next_seq[log] = seq + count
+        return seq
+
+    def _announce(self, feeds: Sequence[Sequence[Row]]) -> list[int]:
+        """Insert the feed lines in order; each work's last position, 0 where there was nothing to announce."""
+        rows = [row for feed in feeds for row in feed]
+        last = 0
+        for start, size in batches(len(rows)):
+            last = self._connection.execute(_announcement(size), flat(rows[start : start + size])).lastrowid or 0
+        position = last - len(rows)
+        positions = []
+        for feed in feeds:
+            position += len(feed)
+            positions.append(position if feed else 0)
+        return positions
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise from_sqlite(error, self._path) from None
+
+    @contextmanager
+    def _rollback(self) -> Iterator[None]:
+        """Leave no transaction open and no number taken, whatever went wrong."""
+        try:
+            yield
+        except BaseException:
+            self._next_seq.clear()
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _merged(works: Sequence[Work], part: str) -> Rows:
+    if len(works) == 1:
+        rows: Rows = getattr(works[0], part)
+        return rows
+    merged: dict[Statements, list[Any]] = {}
+    for work in works:
+        for table, rows_of_one in getattr(work, part).items():
+            merged.setdefault(table, []).extend(rows_of_one)
+    return merged
+
+
+def _independent(works: Sequence[Work]) -> bool:
+    """Whether writing kind by kind equals writing call by call: no two calls touch the same record."""
+    if len(works) == 1 or not any(work.updates or work.deletes for work in works):
+        return True  # inserts alone: a key that occurs twice fails by itself
+    seen: dict[Statements, set[Any]] = {}
+    for work in works:
+        # A work names a record once (`prepare` saw to it), so whatever was seen already is another work's.
+        for table, keys in work.touched():
+            known = seen.setdefault(table, set())
+            if not known.isdisjoint(keys):
+                return False
+            known |= keys
+    return True
+
+
+@cache
+def _announcement(lines: int) -> str:
+    return 'INSERT INTO feed ("table", "key") VALUES ' + ",".join(["(?,?)"] * lines)  # noqa: S608 - constants only
+
+
+def _changed(table: Statements) -> str:
+    name = table.codec.table.name
+    return f"table {name!r}: a record changed since it was read, or is gone; read again and retry"
