@@ -1,0 +1,78 @@
+"""What administration refuses beyond the broker's own tree (`broker.errors`), each under the branch it belongs to.
+
+Conflict
+├── Exists              a thing of that name is there already
+├── PreconditionFailed  it is not at the revision the caller named
+├── LastAdmin           nobody would be left who can administer
+├── InUse               something else still needs it
+└── TooMany             a bound on how many there may be
+Denied
+└── RevealOff           revealing is switched off
+Unauthenticated
+└── EnrolmentRefused    the code or its proof was not accepted, for whatever reason
+BadRequest
+├── KeyRefused          a public key that must not identify anybody
+└── ValueRefused        a token's value, content type or stage is out of its bound
+"""
+
+from __future__ import annotations
+
+from broker.errors import BadRequest, Conflict, Denied, Unauthenticated
+
+
+class Exists(Conflict):
+    """A thing of that name exists already; choose another name or change the one that exists."""
+
+    code = "exists"
+
+
+class PreconditionFailed(Conflict):
+    """It is not at the revision you named; read it again and repeat the change if it still makes sense."""
+
+    code = "precondition_failed"
+
+    def __init__(self, message: str | None = None, *, current: int = 0) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class LastAdmin(Conflict):
+    """This is the last enabled admin with the role admin; make another one first."""
+
+    code = "last_admin"
+
+
+class InUse(Conflict):
+    """Something else still needs it; end that first."""
+
+    code = "in_use"
+
+
+class TooMany(Conflict):
+    """There are as many as this broker keeps; remove some first."""
+
+    code = "too_many"
+
+
+class RevealOff(Denied):
+    """Revealing values is switched off on this broker; lease the token as a worker instead."""
+
+    code = "reveal_off"
+
+
+class EnrolmentRefused(Unauthenticated):
+    """The code was not accepted; ask an operator for a fresh one."""
+
+    code = "enrolment_refused"
+
+
+class KeyRefused(BadRequest):
+    """The public key cannot identify anybody; make another key pair."""
+
+    code = "key_refused"
+
+
+class ValueRefused(BadRequest):
+    """The value, its content type or its stage is out of bounds."""
+
+    code = "value_refused"

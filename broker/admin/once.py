@@ -1,0 +1,26 @@
+"""Let a caller put its own record into the commit that creates something, so that both exist or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from storage.table import Record
+
+
+class Aside(NamedTuple):
+    """Records that go into the same commit."""
+
+    inserts: tuple[Record, ...] = ()
+    updates: tuple[Record, ...] = ()
+
+
+NO_ASIDE: Final = Aside()
+
+Once = Callable[[str], Aside]
+"""Given the name (id, version number) of what is about to be created, the records to commit beside it."""
+
+
+def nothing_beside(_made: str) -> Aside:
+    """Commit nothing beside it."""
+    return NO_ASIDE

@@ -1,0 +1,77 @@
+"""A change that was decided but not made, and the loop that makes it although others change things meanwhile.
+
+What a plan says is decided by the services; signing rows and appending the audit entries is `broker.authority`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from broker.admin.errors import PreconditionFailed
+from broker.admin.once import NO_ASIDE, Aside
+from broker.audit.entries import Entry
+from broker.authority.authority import Authority
+from broker.clock import Clock
+from broker.errors import Conflict
+from storage.port import Delete
+from storage.table import Record
+
+T = TypeVar("T")
+
+ATTEMPTS_MAX: Final = 8
+PAUSE_S: Final = 0.02
+"""Between attempts, times the attempt: another replica's change has to arrive through the feed first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan(Generic[T]):
+    """One commit, and what to answer when it is durable."""
+
+    result: T
+    entries: tuple[Entry, ...]
+    inserts: tuple[Record, ...] = ()
+    updates: tuple[Record, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    aside: Aside = NO_ASIDE
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether everything is already as it was asked for."""
+        return not (self.entries or self.inserts or self.updates or self.deletes)
+
+
+async def carry_out(authority: Authority, clock: Clock, decide: Callable[[], Awaitable[Plan[T]]]) -> T:
+    """Decide and commit, again when something changed in between, at most 8 times; the result once it is durable.
+
+    `decide` reads what is true and raises what it refuses; a Conflict of its own is final. Conflict: it kept changing.
+    Raises what `Authority.commit` raises. A cancelled commit is whole or absent.
+    """
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        plan = await decide()
+        if plan.changes_nothing:
+            return plan.result
+        try:
+            await authority.commit(
+                plan.entries,
+                inserts=(*plan.inserts, *plan.aside.inserts),
+                updates=(*plan.updates, *plan.aside.updates),
+                deletes=plan.deletes,
+            )
+        except Conflict:
+            if attempt == ATTEMPTS_MAX:
+                raise
+            await clock.sleep(PAUSE_S * attempt)
+            continue
+        return plan.result
+    raise AssertionError("the last attempt returns or raises")
+
+
+def check_revision(thing: str, record: Record, if_match: int | None) -> None:
+    """Let a change go on if the caller named no revision, or the one that is stored. PreconditionFailed: another."""
+    if if_match is not None and record.rev != if_match:
+        raise PreconditionFailed(
+            f"{thing} is at revision {record.rev}, not {if_match}; read it again, then repeat the change",
+            current=record.rev,
+        )

@@ -1,0 +1,66 @@
+"""What administration asks of leasing. The one that answers is `broker.leases`, wired in `broker.app`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from storage.port import Page
+from storage.records import LeaseRecord
+from storage.table import Key
+
+REVOKE_WAIT_S_MAX = 60.0
+"""Longest time a revocation waits for workers to say that they wiped."""
+
+
+class LeaseRef(NamedTuple):
+    """A lease, as reports name it."""
+
+    lease: str
+    worker: str
+    token: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RevokeReport:
+    """What a revocation did. wiped and missing are parts of revoked: acknowledged in time, and not."""
+
+    revoked: tuple[LeaseRef, ...]
+    wiped: tuple[LeaseRef, ...]
+    missing: tuple[LeaseRef, ...]
+
+
+class LeaseDesk(Protocol):
+    """Leases, as operators see and end them."""
+
+    async def list_leases(
+        self,
+        *,
+        token: str | None,
+        worker: str | None,
+        at: datetime | None,
+        include_ended: bool,
+        after: Key | None,
+        limit: int,
+    ) -> Page[LeaseRecord]:
+        """One page of leases, newest first: live ones, those live `at` an instant, or all that are on record.
+
+        token, worker: only theirs. A page may hold fewer than `limit` although more follow: `next` alone says so.
+        """
+        ...
+
+    async def count_by_session(self, sessions: Sequence[str]) -> Mapping[str, int]:
+        """How many live leases each of at most 1000 sessions holds; a session that is left out holds none."""
+        ...
+
+    async def revoke(
+        self, *, lease: str | None, token: str | None, worker: str | None, reason: str, actor: str, wait_s: float
+    ) -> RevokeReport:
+        """End the leases that exactly one of lease, token, worker names, and tell their holders.
+
+        Returns when it is durable and, with wait_s above 0 (at most 60), when every connected holder said it wiped or
+        the time is over. An id or name that no lease has gives an empty report.
+        """
+        ...

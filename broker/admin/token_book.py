@@ -1,0 +1,80 @@
+"""Read tokens and versions from storage, verified. What may be done with them is decided in `tokens`."""
+
+from __future__ import annotations
+
+from broker.admin.stored import Stored
+from broker.authority.authority import Authority
+from broker.errors import NotFound, Tampered
+from broker.policy.names import is_token_name, parse_token_name
+from storage.port import PAGE_MAX, Page
+from storage.records import TokenRecord, VersionRecord
+from storage.table import Key
+
+
+class TokenBook:
+    """Tokens as stored; every row that leaves here carried a valid MAC (else Tampered)."""
+
+    def __init__(self, *, stored: Stored, authority: Authority) -> None:
+        self._stored = stored
+        self._authority = authority
+
+    async def find(self, name: str) -> TokenRecord | None:
+        """The token, or None. NameRefused: no token can be called so."""
+        parse_token_name(name)
+        record = await self._stored.get(TokenRecord, (name,))
+        if record is not None:
+            self._authority.verify(record)
+        return record
+
+    async def token(self, name: str) -> TokenRecord:
+        """The token. NotFound: there is none of that name."""
+        record = await self.find(name)
+        if record is None:
+            raise NotFound(f"token {name}: there is no such token; `token list` shows those there are")
+        return record
+
+    async def version(self, name: str, version: int) -> VersionRecord:
+        """One version. NotFound: the token never had it."""
+        parse_token_name(name)
+        record = await self._stored.get(VersionRecord, (name, version))
+        if record is None:
+            raise NotFound(f"token {name} has no version {version}; `token versions` shows those there are")
+        self._authority.verify(record)
+        return record
+
+    async def stepping_down(self, token: TokenRecord) -> tuple[VersionRecord, ...]:
+        """The current version and the previous one, those there are. Tampered: the current one's row is missing."""
+        page = await self._stored.select(
+            VersionRecord, prefix=(token.name,), where={"stage": "previous"}, descending=True
+        )
+        records = list(page.records)
+        if token.current:
+            current = await self._stored.get(VersionRecord, (token.name, token.current))
+            if current is None:
+                raise Tampered(f"token {token.name}: its current version {token.current} is missing from the database")
+            records.append(current)
+        for record in records:
+            self._authority.verify(record)
+        return tuple(records)
+
+    async def tokens(self, *, prefix: str, after: Key | None, limit: int) -> Page[TokenRecord]:
+        """One page of the tokens whose names begin with `prefix`, in the order of their names."""
+        records: list[TokenRecord] = []
+        if after is None and is_token_name(prefix):
+            exact = await self._stored.get(TokenRecord, (prefix,))
+            records += [] if exact is None else [exact]
+        # Names that begin with the prefix and are longer come right behind the prefix itself.
+        page = await self._stored.select(TokenRecord, after=after or (prefix,), limit=limit)
+        records += [record for record in page.records if record.name.startswith(prefix)]
+        ended = page.next is None or not page.records[-1].name.startswith(prefix)
+        for record in records:
+            self._authority.verify(record)
+        return Page(records=records, next=None if ended else page.next)
+
+    async def versions(self, name: str, *, after: Key | None, limit: int = PAGE_MAX) -> Page[VersionRecord]:
+        """One page of a token's versions, newest first; sealed values are in the records. NotFound: no such token."""
+        await self.token(name)
+        page = await self._stored.select(VersionRecord, prefix=(name,), after=after, descending=True, limit=limit)
+        for record in page.records:
+            self._authority.verify(record)
+        return page

@@ -1,0 +1,144 @@
+"""Change tokens that are there: stages, labels, disabling, destroying, deleting.
+
+Storing values is in `put`, showing them in `reveal`, reading in `token_book`, the rules of stages in `stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from broker.admin.plan import Plan, carry_out, check_revision
+from broker.admin.put import Put
+from broker.admin.stages import check_destroyable, check_promotable, restaged, step_down
+from broker.admin.token_book import TokenBook
+from broker.admin.values import check_previous_valid_s
+from broker.audit.entries import TokenChanged
+from broker.authority.authority import Authority
+from broker.clock import Clock
+from broker.policy.labels import parse_labels
+from storage.port import Delete
+from storage.records import TokenRecord, VersionRecord
+
+
+class TokenAdmin:
+    """Every change of a token is one commit with its audit entry; workers that hold it learn of it through the feed."""
+
+    def __init__(self, *, authority: Authority, book: TokenBook, clock: Clock) -> None:
+        self._authority = authority
+        self._book = book
+        self._clock = clock
+
+    async def describe(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        previous_valid_s: int | None,
+        actor: str,
+        if_match: int | None = None,
+    ) -> TokenRecord:
+        """Replace the labels, or how long a former value stays valid upstream; None leaves as is."""
+        fields: dict[str, object] = {}
+        if labels is not None:
+            fields["labels"] = parse_labels(labels)
+        if previous_valid_s is not None:
+            fields["previous_valid_s"] = check_previous_valid_s(previous_valid_s)
+        return await self._change(name, "labelled", fields, actor, if_match)
+
+    async def disable(self, name: str, *, actor: str, if_match: int | None = None) -> TokenRecord:
+        """Lease it to nobody until it is enabled again; leases that live are revoked."""
+        return await self._change(name, "disabled", {"disabled": True}, actor, if_match)
+
+    async def enable(self, name: str, *, actor: str, if_match: int | None = None) -> TokenRecord:
+        """Lease it again."""
+        return await self._change(name, "enabled", {"disabled": False}, actor, if_match)
+
+    async def promote(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
+        """Make a version current; the current one becomes previous, the previous one retired.
+
+        A version that is current already stays so and nothing is written. Gone: it is destroyed. NotFound.
+        """
+
+        async def decide() -> Plan[Put]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            target = await self._book.version(name, version)
+            check_promotable(target)
+            if token.current == version:
+                return Plan(result=Put(token=token, version=target), entries=())
+            others = [other for other in await self._book.stepping_down(token) if other.version != version]
+            head = self._next(token, current=version)
+            promoted = restaged(target, "current")
+            return Plan(
+                result=Put(token=head, version=promoted),
+                entries=(self._entry(name, "promoted", actor, version),),
+                updates=(head, promoted, *step_down(others)),
+            )
+
+        return await carry_out(self._authority, self._clock, decide)
+
+    async def destroy(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
+        """Empty a version for good. InUse: it is current and the token is enabled. Gone: it was before. NotFound."""
+
+        async def decide() -> Plan[Put]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            target = await self._book.version(name, version)
+            check_destroyable(token, target)
+            head = self._next(token, current=0 if token.current == version else token.current)
+            emptied = restaged(target, "destroyed")
+            return Plan(
+                result=Put(token=head, version=emptied),
+                entries=(self._entry(name, "destroyed", actor, version),),
+                updates=(head, emptied),
+            )
+
+        return await carry_out(self._authority, self._clock, decide)
+
+    async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
+        """Remove a token with all its versions. One that has over 1000 goes in several commits, disabled by the first.
+
+        NotFound; PreconditionFailed. Cut short, it leaves a disabled token; deleting again goes on.
+        """
+
+        async def decide() -> Plan[bool]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            page = await self._book.versions(name, after=None)
+            versions = tuple(Delete(VersionRecord, record.key, record.rev) for record in page.records)
+            if page.next is None:
+                return Plan(
+                    result=True,
+                    entries=(self._entry(name, "deleted", actor),),
+                    deletes=(Delete(TokenRecord, token.key, token.rev), *versions),
+                )
+            return Plan(
+                result=False,
+                entries=(self._entry(name, "disabled", actor),),
+                updates=(self._next(token, disabled=True, current=0),),
+                deletes=versions,
+            )
+
+        while not await carry_out(self._authority, self._clock, decide):
+            if_match = None
+
+    async def _change(
+        self, name: str, change: str, fields: Mapping[str, object], actor: str, if_match: int | None
+    ) -> TokenRecord:
+        async def decide() -> Plan[TokenRecord]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            if all(getattr(token, field) == value for field, value in fields.items()):
+                return Plan(result=token, entries=())
+            after = self._next(token, **fields)
+            return Plan(result=after, entries=(self._entry(name, change, actor),), updates=(after,))
+
+        return await carry_out(self._authority, self._clock, decide)
+
+    def _next(self, token: TokenRecord, **fields: object) -> TokenRecord:
+        return msgspec.structs.replace(token, rev=token.rev + 1, updated_at=self._clock.now(), **fields)
+
+    def _entry(self, token: str, change: str, actor: str, version: int = 0) -> TokenChanged:
+        return TokenChanged(at=self._clock.now(), actor=actor, token=token, change=change, version=version)
