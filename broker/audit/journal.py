@@ -1,0 +1,186 @@
+"""The one way anything is written: a change and the entries that record it, in one commit with a deadline.
+
+Reading does not pass through here. Opening and closing a log is `broker.audit.opening`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from broker.audit.checkpointer import Checkpointer
+from broker.audit.counters import Counters
+from broker.audit.encoding import encode
+from broker.audit.entries import Entry
+from broker.audit.errors import LogBroken, translated
+from broker.audit.settings import AuditSettings
+from broker.audit.tail import Tail
+from broker.audit.tree import leaf_hash
+from broker.errors import Unavailable
+from storage import errors as storage_errors
+from storage.port import AuditAppend, Commit, Committed, Delete, Storage
+from storage.records.audit import AuditLogRecord
+from storage.table import Key, Record
+
+_log = structlog.get_logger("tokenbroker.audit")
+
+
+class Journal:
+    """Writes to one open log. Make one with `broker.audit.opening.open_journal`."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        record: AuditLogRecord,
+        vkey: str,
+        tail: Tail,
+        checkpointer: Checkpointer,
+        tasks: asyncio.TaskGroup,
+        settings: AuditSettings,
+        counters: Counters,
+    ) -> None:
+        self.record = record
+        self.vkey = vkey
+        self.counters = counters
+        self._storage = storage
+        self._tail = tail
+        self._checkpointer = checkpointer
+        self._tasks = tasks
+        self._settings = settings
+        self._in_flight: set[asyncio.Task[Committed | Exception]] = set()
+        self._in_flight_entries = 0
+        self._refusal: str | None = None
+
+    @property
+    def unsigned(self) -> int:
+        """Durable entries under no durable checkpoint, for a gauge."""
+        return self._tail.unsigned
+
+    @property
+    def accepting(self) -> bool:
+        """False once the log is found broken, or is closing."""
+        return self._refusal is None
+
+    def healthy(self) -> bool:
+        """Whether the log can be written and its checkpoints keep up (within `unsigned_s_max`); readiness asks this."""
+        return self.accepting and self._checkpointer.healthy()
+
+    async def commit(
+        self,
+        entries: Sequence[Entry],
+        *,
+        inserts: Sequence[Record] = (),
+        updates: Sequence[Record] = (),
+        deletes: Sequence[Delete] = (),
+        announce: Sequence[tuple[str, Key]] = (),
+    ) -> Committed:
+        """Make the change and its entries durable together, or change nothing.
+
+        With no entries it is a plain commit. Unavailable also means: not confirmed within `commit_deadline_s`, and a
+        caller that is cancelled learns nothing; in both cases the commit goes on by itself, becomes whole or absent,
+        and its entries reach the tree. Entries of one caller are numbered in the order of its calls.
+
+        Conflict: a record changed since it was read, or exists; nothing was changed.
+        BadRequest: an entry over 65 535 bytes, or a commit over storage's bounds; nothing was changed.
+        LogBroken: stored entries were removed beneath this process. The commit is durable, but do not act on it;
+        every later one is refused.
+        Unavailable: storage cannot serve, `unsigned_entries_max` is reached, or the broker is stopping.
+        """
+        if self._refusal is not None:
+            self.counters.refused += 1
+            raise Unavailable(self._refusal)
+        return await self._commit(entries, inserts, updates, deletes, announce)
+
+    async def _commit(
+        self,
+        entries: Sequence[Entry],
+        inserts: Sequence[Record] = (),
+        updates: Sequence[Record] = (),
+        deletes: Sequence[Delete] = (),
+        announce: Sequence[tuple[str, Key]] = (),
+    ) -> Committed:
+        encoded = tuple(map(encode, entries))
+        self._admit(len(encoded))
+        commit = Commit(
+            inserts=inserts,
+            updates=updates,
+            deletes=deletes,
+            audit=AuditAppend(self.record.log, encoded) if encoded else None,
+            announce=announce,
+        )
+        task = self._tasks.create_task(self._land(commit, encoded), name="audit commit")
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        done, _ = await asyncio.wait((task,), timeout=self._settings.commit_deadline_s)
+        if not done:
+            self.counters.late += 1
+            raise Unavailable(
+                f"storage did not confirm within {self._settings.commit_deadline_s:g} s; nothing was sent, retry later"
+            )
+        if task.cancelled():
+            raise Unavailable("the broker is stopping; the commit may or may not have been written")
+        outcome = task.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _admit(self, entries: int) -> None:
+        bound = self._settings.unsigned_entries_max
+        if entries and self._tail.unsigned + self._in_flight_entries + entries > bound:
+            self.counters.refused += 1
+            raise Unavailable(
+                f"{bound} audit entries wait for a checkpoint; storage does not keep up, retry when it has recovered"
+            )
+
+    async def _land(self, commit: Commit, encoded: tuple[bytes, ...]) -> Committed | Exception:
+        """Carry one commit to its end, whoever still waits for it. Errors are returned: raised, they would end all."""
+        self._in_flight_entries += len(encoded)
+        try:
+            committed = await self._storage.commit(commit)
+            self.counters.commits += 1
+            if encoded:
+                self._tail.land(committed.first_seq, [leaf_hash(entry) for entry in encoded])
+                self.counters.entries += len(encoded)
+                self._checkpointer.landed()
+        except (storage_errors.Conflict, storage_errors.OutOfBounds) as error:
+            return translated(error)
+        except storage_errors.StorageError as error:
+            self._doubt(encoded)
+            return translated(error)
+        except LogBroken as error:
+            self._refusal = error.message
+            _log.critical("audit.log_broken", origin=self.record.origin, error=error.message)
+            return error
+        except Exception as error:  # noqa: BLE001 - one commit's bug is told to its caller; it must not end the others
+            self._doubt(encoded)
+            _log.exception("audit.commit_failed", origin=self.record.origin)
+            return error
+        else:
+            return committed
+        finally:
+            self._in_flight_entries -= len(encoded)
+
+    def _doubt(self, encoded: tuple[bytes, ...]) -> None:
+        if encoded:
+            self.counters.doubtful += 1
+            self._tail.doubt([leaf_hash(entry) for entry in encoded])
+
+    def refuse(self, reason: str) -> None:
+        """Refuse every further `commit` with Unavailable(`reason`)."""
+        self._refusal = reason
+
+    async def settle(self) -> bool:
+        """Wait up to `close_deadline_s` for commits on their way; whether all have ended. Those left are cut off."""
+        if not self._in_flight:
+            return True
+        _, left = await asyncio.wait(self._in_flight, timeout=self._settings.close_deadline_s)
+        for task in left:
+            task.cancel()
+        return not left
+
+    async def last_word(self, entry: Entry) -> None:
+        """Write the closing entry, past the refusal of all others. Errors as in `commit`."""
+        await self._commit((entry,))
