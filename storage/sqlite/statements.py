@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from storage.codec import Cell, Codec, Row
@@ -143,7 +144,7 @@ class Statements:
 
 def flat(rows: Sequence[Row]) -> list[Cell]:
     """The cells of all rows, one after another."""
-    return [cell for row in rows for cell in row]
+    return list(chain.from_iterable(rows))
 
 
 @cache
