@@ -26,3 +26,10 @@ def time_ordered_id(now: datetime) -> str:
 def random_id() -> str:
     """20 characters of base32hex in lower case, 96 random bits and 4 zero bits."""
     return base64.b32hexencode(os.urandom(12))[:20].decode().lower()
+
+
+def first_id_at(instant: datetime) -> str:
+    """The smallest time-ordered id of this millisecond: a bound for walking ids by time."""
+    elapsed = max(instant, _EPOCH) - _EPOCH
+    milliseconds = (elapsed.days * 86400 + elapsed.seconds) * 1000 + elapsed.microseconds // 1000
+    return base64.b32hexencode(milliseconds.to_bytes(6, "big") + bytes(10))[:26].decode().lower()

@@ -1,0 +1,91 @@
+"""Follow the change feed: what any replica changed reaches this one's memory and its workers, in commit order.
+
+Every cache is invalidated through here, also for changes that this process made. What to do about a change is its
+subscribers' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from broker.clock import Clock
+from broker.errors import BrokerError, Tampered, Unavailable
+from storage.errors import StorageError
+from storage.port import PAGE_MAX, Change, Storage
+
+log = structlog.get_logger()
+
+_POLL_S = 0.25
+_RETRY_S = 0.1
+
+Apply = Callable[[Sequence[Change]], Awaitable[None]]
+
+
+class Feed:
+    """Reads the feed from a position on and applies each page. `run` ends only by cancellation."""
+
+    def __init__(self, *, storage: Storage, clock: Clock, start: int, stale_s: float) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._stale_s = stale_s
+        self._read_at = clock.monotonic()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.position = start
+        self.tampered = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why new grants must be refused, or ""."""
+        if self.tampered:
+            return "stored rows were tampered with; new grants are refused until an operator has looked"
+        silent_s = self._clock.monotonic() - self._read_at
+        if silent_s > self._stale_s:
+            return f"the change feed was not read for {silent_s:.1f} s; new grants are refused until it is"
+        return ""
+
+    async def run(self, apply: Apply) -> None:
+        """Read and apply, for ever. What cannot be read or applied now is tried again; nothing is skipped."""
+        while True:
+            try:
+                changes = await self._storage.feed(self.position, PAGE_MAX)
+                await apply(changes)
+                if changes:
+                    self.position = changes[-1].position
+                self._read_at = self._clock.monotonic()
+                self.tampered = ""
+                self._wake()
+                if len(changes) < PAGE_MAX:
+                    await self._storage.wait(self.position, _POLL_S)
+            except Tampered as error:
+                if not self.tampered:
+                    log.critical("rows_tampered_with", error=error.message)
+                self.tampered = error.message
+                await self._clock.sleep(_POLL_S)
+            except (StorageError, BrokerError) as error:
+                log.warning("feed_not_read", error=str(error))
+                await self._clock.sleep(_RETRY_S)
+
+    async def caught_up(self, timeout_s: float = 2.0) -> None:
+        """Return when everything committed before this call is applied here. Unavailable: not within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                target = await self._storage.position()
+                if target <= self.position:
+                    return
+                reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiters.append((target, reached))
+                await reached
+        except TimeoutError:
+            raise Unavailable("the change is durable, but this replica has not applied it yet") from None
+
+    def _wake(self) -> None:
+        for _ in range(len(self._waiters)):
+            target, reached = self._waiters.popleft()
+            if target > self.position and not reached.done():
+                self._waiters.append((target, reached))
+            elif not reached.done():
+                reached.set_result(None)

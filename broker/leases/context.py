@@ -1,0 +1,111 @@
+"""What every lease operation may use, fixed at start. Operations get nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from broker.errors import Denied
+from broker.leases.answers import push_revoked
+from broker.leases.heads import Heads
+from broker.leases.held import Held, Holder, Holdings
+from broker.leases.settings import LeaseSettings
+from broker.leases.wheel import Wheel
+from broker.vault.vault import Vault
+from storage.port import PAGE_MAX, Storage
+from storage.records import GrantRecord, KeyringRecord, LeaseRecord, WorkerRecord
+
+if TYPE_CHECKING:
+    from broker.authority.book import Book
+
+NOT_COVERED = "no live grant covers this token for this worker; ask an operator for a grant"
+
+
+class NotAllowed(Denied):
+    """Denied, with a reason that is for the audit log and not for the worker."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(NOT_COVERED)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """The books, caches and indexes that leasing decides with."""
+
+    instance: str
+    workers: Book[WorkerRecord]
+    keyrings: Book[KeyringRecord]
+    storage: Storage
+    heads: Heads
+    vault: Vault
+    holdings: Holdings
+    wheel: Wheel
+    settings: LeaseSettings
+
+    def authorise(self, holder: Holder, token: str, now: datetime) -> tuple[GrantRecord, WorkerRecord]:
+        """The grant that covers this token for this worker now, and the worker. NotAllowed: there is none.
+
+        Asked anew at every grant, renewal, resume and push: holding a lease is never authority.
+        """
+        worker = self.workers.get((holder.worker,))
+        if worker is None or worker.disabled:
+            raise NotAllowed("worker_disabled")
+        if worker.expires_at is not None and worker.expires_at <= now:
+            raise NotAllowed("worker_expired")
+        decision = holder.entitlements.decide(token, now, holder.source)
+        if decision.grant is None:
+            raise NotAllowed(str(decision.refusal))
+        return decision.grant, worker
+
+    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, now: datetime) -> None:
+        """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left.
+
+        held: the lease as this session held it before, if it did.
+        """
+        left_s = (record.expires_at - now).total_seconds()
+        if held is None:
+            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=mono + left_s / 2)
+            before = holder.leases.get(record.token)
+            if before is not None:
+                self.drop(before)
+            self.holdings.add(held)
+        else:
+            held.record, held.expires, held.renew_at = record, mono + left_s, mono + left_s / 2
+        if record.expires_at < record.max_expires_at:
+            self.wheel.set(held)
+        else:
+            self.wheel.clear(held)
+
+    def drop(self, held: Held) -> None:
+        """Hold this lease no longer, and never renew it."""
+        self.wheel.clear(held)
+        self.holdings.drop(held)
+
+    def drop_session(self, holder: Holder) -> None:
+        """Its connection is gone: its leases run out, or are resumed by a later session."""
+        for held in list(holder.leases.values()):
+            self.drop(held)
+        holder.revoking.clear()
+
+    async def read_leases(self, leases: Sequence[str]) -> dict[str, LeaseRecord]:
+        """The rows of these leases by id, those that exist. Raises what storage raises."""
+        rows: dict[str, LeaseRecord] = {}
+        for start in range(0, len(leases), PAGE_MAX):
+            page = [(lease,) for lease in leases[start : start + PAGE_MAX]]
+            rows.update((row.lease, row) for row in (await self.storage.get_many(LeaseRecord, page)).values())
+        return rows
+
+    def reconcile(self, lease: str, row: LeaseRecord | None) -> None:
+        """Bring a held lease in line with its row: dropped when it ended or moved, and pushed when revoked."""
+        held = self.holdings.by_lease.get(lease)
+        if held is None:
+            return
+        if row is not None and row.state == "live" and row.session == held.holder.session:
+            held.record = max(held.record, row, key=lambda record: record.rev)
+            return
+        self.drop(held)
+        if row is not None and row.state == "revoked":
+            push_revoked(held.holder, [row], row.reason)

@@ -1,0 +1,105 @@
+"""What the broker does about leases on its own: renew them while their sessions live, expire them, retry what failed.
+
+Each duty only finds what is due and hands operations to the desk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.leases.context import Context
+from broker.leases.desk import Desk
+from broker.leases.ending import End
+from broker.leases.held import Held, Holder
+from broker.leases.renewing import Renewal
+from broker.leases.rotating import Recheck
+from storage.errors import StorageError
+from storage.records import LeaseRecord
+
+log = structlog.get_logger()
+
+_RETRY_S = 1.0
+_PUSH_MAX = 500
+
+
+class Duties:
+    """The background of leasing. `run` owns its loops."""
+
+    def __init__(self, *, context: Context, desk: Desk, clock: Clock) -> None:
+        self._context = context
+        self._desk = desk
+        self._clock = clock
+        self._failed: set[Held] = set()
+
+    async def run(self) -> None:
+        """Do all duties until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew())
+            tasks.create_task(self._expire())
+            tasks.create_task(self._retry())
+
+    def recheck(self, leases: list[Held]) -> None:
+        """Something about these leases' tokens or authority changed: push, revoke, or leave them."""
+        for held in leases:
+            self._desk.submit(Recheck(held, failed=self._recheck_failed))
+
+    def _recheck_failed(self, operation: Recheck) -> None:
+        self._failed.add(operation.held)
+
+    def _renewal_failed(self, operation: Renewal) -> None:
+        """The leases run on until they expire; try again soon."""
+        soon = self._clock.monotonic() + _RETRY_S
+        for lease in operation.leases:
+            held = self._context.holdings.by_lease.get(lease)
+            if held is not None and held.expires > soon:
+                held.renew_at = soon
+                self._context.wheel.set(held)
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(self._context.settings.renew_tick_s)
+            now = self._clock.monotonic()
+            due: dict[Holder, None] = dict.fromkeys(held.holder for held in self._context.wheel.turn(now))
+            for holder in due:
+                self._renew_session(holder, now)
+
+    def _renew_session(self, holder: Holder, now: float) -> None:
+        """Renew all leases of the session that have had two fifths of their time, so that they stay together."""
+        leases = []
+        for held in holder.leases.values():
+            if held.renew_at - now <= (held.expires - held.renew_at) / 5 and held.expires > now:
+                self._context.wheel.clear(held)
+                leases.append(held.record.lease)
+        for start in range(0, len(leases), _PUSH_MAX):
+            chunk = tuple(leases[start : start + _PUSH_MAX])
+            self._desk.submit(Renewal(holder=holder, leases=chunk, failed=self._renewal_failed))
+
+    async def _retry(self) -> None:
+        while True:
+            await self._clock.sleep(_RETRY_S)
+            failed, self._failed = self._failed, set()
+            self.recheck([held for held in failed if not held.holder.closed])
+
+    async def _expire(self) -> None:
+        settings = self._context.settings
+        while True:
+            await self._clock.sleep(settings.expiry_tick_s)
+            try:
+                while await self._expire_some(settings.expiry_batch):
+                    pass
+            except (StorageError, BrokerError) as error:
+                # The rows stay due; an expired lease is refused everywhere by its instant, swept or not.
+                log.warning("expiry_postponed", error=str(error))
+
+    async def _expire_some(self, limit: int) -> bool:
+        """Expire one batch; whether there may be more."""
+        rows = await self._context.storage.due(LeaseRecord, "due_at", self._clock.now(), limit)
+        if not rows:
+            return False
+        end = End(leases=tuple(row.lease for row in rows), state="expired", reason="", actor="system")
+        self._desk.submit(end)
+        return bool(await end.ended) and len(rows) == limit

@@ -1,0 +1,121 @@
+"""Fetch what operations found missing in memory, together where that is possible, and hand them back to the desk.
+
+One task reads heads and leases of a batch; each data key that is not cached has one task, however many operations wait
+for it, so a slow KMS delays nobody else's tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from broker.errors import BrokerError, Unavailable
+from broker.leases.context import Context
+from broker.leases.operation import Missing, Operation
+from kms.port import Caller
+from storage.errors import StorageError
+from storage.records import LeaseRecord, VersionRecord
+
+Again = Callable[[Operation, BrokerError | None], None]
+
+
+class Fetching:
+    """Collects what is missing while a batch is decided; reads it in tasks of the desk's group."""
+
+    def __init__(self, *, context: Context, again: Again) -> None:
+        self._context = context
+        self._again = again
+        self._tasks: asyncio.TaskGroup | None = None
+        self._rows: list[tuple[Operation, Missing]] = []
+        self._keys: dict[tuple[str, str], list[Operation]] = {}
+        self._running = 0
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Run in this group from now on."""
+        self._tasks = tasks
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being fetched."""
+        return self._running > 0
+
+    def fetch(self, operation: Operation, missing: Missing) -> None:
+        """Have this operation decided again when what it misses is there. After too many times it fails."""
+        operation.attempts += 1
+        if operation.attempts > Operation.ATTEMPTS_MAX:
+            self._again(operation, Unavailable("the token changes faster than it can be read"))
+        elif missing.sealed is not None:
+            self._fetch_key(operation, *missing.sealed)
+        else:
+            if not self._rows:
+                self._spawn(self._read_rows())
+            self._rows.append((operation, missing))
+
+    def reread(self, operation: Operation, error: BrokerError) -> None:
+        """After a lost compare-and-set: read the operation's leases again, then have it decided again."""
+        operation.attempts += 1
+        if operation.attempts > Operation.ATTEMPTS_MAX:
+            self._again(operation, error)
+            return
+        self._spawn(self._reread(operation))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._tasks is not None, "run() starts fetching"
+        self._running += 1
+        self._tasks.create_task(self._counted(work))
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._running -= 1
+
+    async def _read_rows(self) -> None:
+        await asyncio.sleep(0)  # the whole batch says what it misses before anything is read
+        waiting, self._rows = self._rows, []
+        heads = list(dict.fromkeys(name for _, missing in waiting for name in missing.heads))
+        leases = list(dict.fromkeys(lease for _, missing in waiting for lease in missing.leases))
+        failure: BrokerError | None = None
+        try:
+            if heads:
+                await self._context.heads.load(heads)
+            rows = await self._context.read_leases(leases)
+        except StorageError as error:
+            failure = Unavailable(str(error))
+        except BrokerError as error:
+            failure = error
+        for operation, missing in waiting:
+            if failure is None and missing.leases:
+                operation.fetched = {lease: rows.get(lease) for lease in missing.leases}
+            self._again(operation, failure)
+
+    def _fetch_key(self, operation: Operation, version: VersionRecord, caller: Caller) -> None:
+        name = (version.data_key, caller.worker)
+        if name in self._keys:
+            self._keys[name].append(operation)
+            return
+        self._keys[name] = [operation]
+        self._spawn(self._warm(name, version, caller))
+
+    async def _warm(self, name: tuple[str, str], version: VersionRecord, caller: Caller) -> None:
+        failure: BrokerError | None = None
+        try:
+            (await self._context.vault.open(version, caller)).wipe()
+        except BrokerError as error:
+            failure = error
+        for operation in self._keys.pop(name):
+            self._again(operation, failure)
+
+    async def _reread(self, operation: Operation) -> None:
+        """Bring what is held of these leases in line with storage; a lease that moved or ended is dropped."""
+        context = self._context
+        lost = [name for name in operation.touches() if name in context.holdings.by_lease]
+        try:
+            rows: dict[str, LeaseRecord] = await context.read_leases(lost)
+        except StorageError as error:
+            self._again(operation, Unavailable(str(error)))
+            return
+        for lease in lost:
+            context.reconcile(lease, rows.get(lease))
+        self._again(operation, None)

@@ -1,0 +1,104 @@
+"""Who holds what on this replica, in memory: leases of connected workers, found by id, by token and by session.
+
+The truth is in storage; this is what the hot path needs of it. Nothing here decides or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from broker.policy.entitlements import Entitlements
+from kms.port import Caller
+from storage.records import LeaseRecord
+from tokenbroker_client.wire import GoneCode
+
+
+class Holder(Protocol):
+    """What leasing needs of a session: who it is, what it holds, and a way to its worker that never waits."""
+
+    session: str
+    worker: str
+    source: str
+    closed: bool
+    caller: Caller
+    actor: str
+    entitlements: Entitlements
+    leases: dict[str, Held]
+    """Held leases by token name."""
+    revoking: dict[str, LeaseRecord]
+    """Revoked leases that the worker has not yet said it wiped, by lease id."""
+
+    def send(self, frame: bytes) -> None:
+        """Write one frame. A worker that does not read is cut off; this never waits and never raises."""
+        ...
+
+    def answer(self, request_id: int, frame: bytes) -> None:
+        """Write the answer to a request and let its id be used again."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether the worker has much left to read; pushes of values wait meanwhile."""
+        ...
+
+    def remember_gone(self, lease: str, code: GoneCode) -> None:
+        """Keep for a while why this lease ended."""
+        ...
+
+    def why_gone(self, lease: str) -> GoneCode:
+        """Why a lease that is not held ended, as far as this session remembers."""
+        ...
+
+    def close(self, code: int) -> None:
+        """Begin to close the connection with this code; returns at once."""
+        ...
+
+
+class Held:
+    """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic."""
+
+    __slots__ = ("expires", "holder", "record", "renew_at")
+
+    def __init__(self, *, record: LeaseRecord, holder: Holder, expires: float, renew_at: float) -> None:
+        self.record = record
+        self.holder = holder
+        self.expires = expires
+        self.renew_at = renew_at
+
+
+class Holdings:
+    """All held leases of this replica."""
+
+    def __init__(self) -> None:
+        self.by_lease: dict[str, Held] = {}
+        self._by_token: dict[str, dict[str, Held]] = {}
+
+    def add(self, held: Held) -> None:
+        """Take up a lease of a token that its session does not hold yet."""
+        token = held.record.token
+        held.holder.leases[token] = held
+        self.by_lease[held.record.lease] = held
+        self._by_token.setdefault(token, {})[held.record.lease] = held
+
+    def drop(self, held: Held) -> None:
+        """Forget a lease; harmless when it is forgotten already."""
+        lease, token = held.record.lease, held.record.token
+        if self.by_lease.pop(lease, None) is None:
+            return
+        if held.holder.leases.get(token) is held:
+            del held.holder.leases[token]
+        holders = self._by_token[token]
+        del holders[lease]
+        if not holders:
+            del self._by_token[token]
+
+    def of_token(self, token: str) -> list[Held]:
+        """The leases of one token."""
+        return list(self._by_token.get(token, {}).values())
+
+    def __len__(self) -> int:
+        return len(self.by_lease)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self.by_lease.values()))

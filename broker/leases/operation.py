@@ -1,0 +1,68 @@
+"""What the desk does with an operation, and what an operation may say. The operations themselves have a file each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from broker.errors import BrokerError
+from storage.records import LeaseRecord, VersionRecord
+
+if TYPE_CHECKING:
+    from broker.leases.batch import Batch
+    from kms.port import Caller
+
+
+class Missing(Exception):
+    """Deciding needs something that is not in memory; the desk fetches it and asks again.
+
+    heads: token names. leases: lease ids whose rows the operation wants in `fetched`. sealed: a version whose data key
+    is not cached, with the worker on whose behalf it is opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        heads: tuple[str, ...] = (),
+        leases: tuple[str, ...] = (),
+        sealed: tuple[VersionRecord, Caller] | None = None,
+    ) -> None:
+        super().__init__("not in memory")
+        self.heads = heads
+        self.leases = leases
+        self.sealed = sealed
+
+
+class Operation(ABC):
+    """One request, push or duty about leases.
+
+    The desk calls `decide` (again, if it had to fetch something or lost a compare-and-set), then commits the batch, then
+    calls `done`; or, at any point, `fail` once. `decide` changes nothing but the batch, and that only when it no longer
+    can raise; memory changes in `done`.
+    """
+
+    __slots__ = ("attempts", "fetched")
+
+    ATTEMPTS_MAX: ClassVar[int] = 16
+    gives: ClassVar[bool] = False
+    """Whether it hands out a value or extends a right: refused while the replica may not serve."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.fetched: dict[str, LeaseRecord | None] = {}
+
+    @abstractmethod
+    def touches(self) -> tuple[str, ...]:
+        """What no other operation of a batch may touch: lease ids; session and token while there is none."""
+
+    @abstractmethod
+    def decide(self, batch: Batch) -> None:
+        """Add what shall be written to the batch. Raises BrokerError (then `fail` is called) or Missing."""
+
+    @abstractmethod
+    def done(self, batch: Batch) -> None:
+        """What was decided is durable: change memory, answer, push."""
+
+    @abstractmethod
+    def fail(self, error: BrokerError) -> None:
+        """It will not happen."""

@@ -1,0 +1,124 @@
+"""Renew leases of one session: because half their time is over, or because the worker asks.
+
+Authority is checked again for each. A lease that lost it is revoked in the same commit. A lease at its ceiling is
+left to run out. Batches answer item by item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.audit.entries import LeasesEnded, LeasesRenewed
+from broker.errors import BrokerError
+from broker.leases.answers import error_frame, push_revoked
+from broker.leases.batch import Batch
+from broker.leases.context import NotAllowed
+from broker.leases.held import Held, Holder
+from broker.leases.operation import Operation
+from broker.leases.terms import WORTH_RENEWING_S, ended, extended
+from storage.records import LeaseRecord
+from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Renewed
+
+
+class Renewal(Operation):
+    """Extend what this session holds among `leases`. request_id None: the broker's own duty, pushed without one."""
+
+    __slots__ = ("_extended", "_failed", "_lost", "_reason", "holder", "id", "leases")
+
+    gives = True
+
+    def __init__(
+        self,
+        *,
+        holder: Holder,
+        leases: tuple[str, ...],
+        request_id: int | None = None,
+        failed: Callable[[Renewal], None] | None = None,
+    ) -> None:
+        """failed: told when a push could not be made; a request is answered instead."""
+        super().__init__()
+        self._failed = failed
+        self.holder = holder
+        self.id = request_id
+        self.leases = leases
+        self._extended: list[tuple[Held, LeaseRecord]] = []
+        self._lost: list[tuple[Held, LeaseRecord]] = []
+        self._reason = ""
+
+    def touches(self) -> tuple[str, ...]:
+        return self.leases
+
+    def decide(self, batch: Batch) -> None:
+        self._extended, self._lost = [], []
+        for held in self._held(batch):
+            record = held.record
+            try:
+                grant, worker = batch.context.authorise(self.holder, record.token, batch.now)
+            except NotAllowed as error:
+                self._reason = error.reason
+                self._lost.append((held, self._revoked(record, batch)))
+                continue
+            renewed = extended(record, grant=grant, worker=worker, now=batch.now, ttl_s=record.ttl_s)
+            gained_s = (renewed.expires_at - record.expires_at).total_seconds()
+            if gained_s > WORTH_RENEWING_S or self.id is not None:
+                self._extended.append((held, renewed))
+        self._write(batch)
+
+    def _held(self, batch: Batch) -> list[Held]:
+        """What this session holds of the leases, and only that: an id is never authority."""
+        by_lease = batch.context.holdings.by_lease
+        found = [by_lease.get(lease) for lease in dict.fromkeys(self.leases)]
+        return [
+            held
+            for held in found
+            if held is not None and held.holder is self.holder and held.record.expires_at > batch.now
+        ]
+
+    def _revoked(self, record: LeaseRecord, batch: Batch) -> LeaseRecord:
+        retention_s = batch.context.settings.retention_s
+        return ended(record, state="revoked", reason=self._reason, now=batch.now, retention_s=retention_s)
+
+    def _write(self, batch: Batch) -> None:
+        batch.updates += [record for _, record in self._extended]
+        batch.updates += [record for _, record in self._lost]
+        if self._extended:
+            renewed = tuple(record.lease for _, record in self._extended)
+            actor = "system" if self.id is None else self.holder.actor
+            batch.entries.append(LeasesRenewed(at=batch.now, actor=actor, session=self.holder.session, leases=renewed))
+        if self._lost:
+            lost = tuple(record.lease for _, record in self._lost)
+            batch.entries.append(
+                LeasesEnded(at=batch.now, actor="system", state="revoked", reason=self._reason, leases=lost)
+            )
+
+    def done(self, batch: Batch) -> None:
+        holder = self.holder
+        for held, _ in self._lost:
+            batch.context.drop(held)
+        if holder.closed:
+            return
+        live: list[LiveLease] = []
+        for held, record in self._extended:
+            batch.context.hold(holder, record, held, mono=batch.mono, now=batch.now)
+            live.append(LiveLease(lease=record.lease, ttl_s=(record.expires_at - batch.now).total_seconds()))
+        if self._lost:
+            push_revoked(holder, [record for _, record in self._lost], self._reason)
+        if self.id is not None:
+            holder.answer(self.id, ENCODER.encode(Renewed(id=self.id, leases=tuple(live), gone=self._gone(live))))
+        elif live:
+            holder.send(ENCODER.encode(Renewed(leases=tuple(live))))
+
+    def _gone(self, live: list[LiveLease]) -> tuple[GoneLease, ...]:
+        alive = {lease.lease for lease in live}
+        lost = {record.lease for _, record in self._lost}
+        return tuple(
+            GoneLease(lease=lease, code=GoneCode.REVOKED if lease in lost else self.holder.why_gone(lease))
+            for lease in dict.fromkeys(self.leases)
+            if lease not in alive
+        )
+
+    def fail(self, error: BrokerError) -> None:
+        if self.id is not None:
+            self.holder.answer(self.id, error_frame(error, self.id))
+        elif self._failed is not None:
+            self._failed(self)

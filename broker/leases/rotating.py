@@ -1,0 +1,117 @@
+"""Push the current version of a token to one session that leases it.
+
+Authority is checked again first; the push is on record before the value leaves. A token that may no longer be leased
+(disabled, no current version) has its leases revoked instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from broker.audit.entries import LeaseRotated, LeasesEnded
+from broker.errors import BrokerError, Unavailable
+from broker.leases.answers import push_revoked
+from broker.leases.batch import Batch
+from broker.leases.context import NotAllowed
+from broker.leases.heads import Head
+from broker.leases.held import Held
+from broker.leases.operation import Missing, Operation
+from broker.leases.terms import ended
+from storage.records import LeaseRecord, VersionRecord
+from tokenbroker_client.wire import ENCODER, Encoding, Rotated
+
+
+def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, encoding: Encoding) -> Rotated:
+    """What a worker is told of another version."""
+    return Rotated(
+        lease=lease,
+        token=version.token,
+        version=version.version,
+        value=value,
+        encoding=encoding,
+        content_type=version.content_type,
+        previous_valid_s=float(head.token.previous_valid_s),
+    )
+
+
+class Recheck(Operation):
+    """Bring one held lease in line with its token and its authority: push another version, revoke it, or do nothing."""
+
+    __slots__ = ("_failed", "_frame", "_record", "held")
+
+    def __init__(self, held: Held, *, failed: Callable[[Recheck], None]) -> None:
+        """failed: told when it could not be done now; the lease runs on with the version it has."""
+        super().__init__()
+        self._failed = failed
+        self.held = held
+        self._record: LeaseRecord | None = None
+        self._frame: Rotated | None = None
+
+    def touches(self) -> tuple[str, ...]:
+        return (self.held.record.lease,)
+
+    def decide(self, batch: Batch) -> None:
+        self._record = self._frame = None
+        held, context, now = self.held, batch.context, batch.now
+        record, holder = held.record, held.holder
+        if holder.closed or context.holdings.by_lease.get(record.lease) is not held:
+            return
+        if record.token not in context.heads.known:
+            raise Missing(heads=(record.token,))
+        head = context.heads.known[record.token]
+        version = None if head is None else head.leasable
+        try:
+            context.authorise(holder, record.token, now)
+        except NotAllowed as error:
+            self._revoke(batch, error.reason)
+            return
+        if version is None:
+            self._revoke(batch, "no_current_version")
+        elif version.version != record.version:
+            if holder.congested:
+                raise Unavailable("the worker does not read what it was sent before")
+            assert head is not None, "a leasable version has a head"
+            self._rotate(batch, head, version)
+
+    def _rotate(self, batch: Batch, head: Head, version: VersionRecord) -> None:
+        record, holder = self.held.record, self.held.holder
+        value, encoding = batch.open(version, holder)
+        self._frame = rotated_frame(record.lease, head, version, value, encoding)
+        self._record = msgspec.structs.replace(record, rev=record.rev + 1, version=version.version)
+        batch.updates.append(self._record)
+        batch.entries.append(
+            LeaseRotated(
+                at=batch.now,
+                actor="system",
+                lease=record.lease,
+                token=record.token,
+                version=version.version,
+                session=holder.session,
+            )
+        )
+
+    def _revoke(self, batch: Batch, reason: str) -> None:
+        record = self.held.record
+        retention_s = batch.context.settings.retention_s
+        self._record = ended(record, state="revoked", reason=reason, now=batch.now, retention_s=retention_s)
+        batch.updates.append(self._record)
+        batch.entries.append(
+            LeasesEnded(at=batch.now, actor="system", state="revoked", reason=reason, leases=(record.lease,))
+        )
+
+    def done(self, batch: Batch) -> None:
+        held, record = self.held, self._record
+        if record is None:
+            return
+        if self._frame is not None:
+            held.record = record
+            held.holder.send(ENCODER.encode(self._frame))
+            self._frame = None
+        else:
+            batch.context.drop(held)
+            push_revoked(held.holder, [record], record.reason)
+
+    def fail(self, error: BrokerError) -> None:
+        self._failed(self)

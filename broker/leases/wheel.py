@@ -1,0 +1,47 @@
+"""When held leases are renewed: a timing wheel, so that scheduling and forgetting one cost the same few steps.
+
+It only remembers moments; `renewing` decides and the desk writes.
+"""
+
+from __future__ import annotations
+
+from broker.leases.held import Held
+
+
+class Wheel:
+    """Held leases by the tick in which their renewal falls due. A lease stands in at most one slot."""
+
+    def __init__(self, *, tick_s: float, start: float) -> None:
+        self._tick_s = tick_s
+        self._slots: dict[int, dict[Held, None]] = {}
+        self._slot_of: dict[Held, int] = {}
+        self._turned = int(start / tick_s)
+
+    def set(self, held: Held) -> None:
+        """Renew this lease at `held.renew_at`, in place of any moment set before."""
+        self.clear(held)
+        slot = max(int(held.renew_at / self._tick_s), self._turned + 1)
+        self._slots.setdefault(slot, {})[held] = None
+        self._slot_of[held] = slot
+
+    def clear(self, held: Held) -> None:
+        """Never renew this lease; harmless when it was not set."""
+        slot = self._slot_of.pop(held, None)
+        if slot is not None:
+            leases = self._slots[slot]
+            del leases[held]
+            if not leases:
+                del self._slots[slot]
+
+    def turn(self, now: float) -> list[Held]:
+        """Take out every lease whose moment has come, at a cost that follows what is due and the ticks since."""
+        until = int(now / self._tick_s)
+        due: list[Held] = []
+        few_ticks = until - self._turned < len(self._slots)
+        slots = range(self._turned + 1, until + 1) if few_ticks else sorted(s for s in self._slots if s <= until)
+        for slot in slots:
+            for held in self._slots.pop(slot, ()):
+                del self._slot_of[held]
+                due.append(held)
+        self._turned = max(self._turned, until)
+        return due

@@ -1,0 +1,65 @@
+"""What this replica does when rows change: refresh its books, then tell the workers whom it concerns.
+
+The order matters: first memory, then pushes that decide with it. Reading the feed is `feed`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.authority.authority import Authority
+from broker.leases.context import Context
+from broker.leases.duties import Duties
+from broker.policy.book import GrantBook
+from broker.session.sessions import Sessions
+from storage.port import Change
+from storage.records import GrantRecord, LeaseRecord, TokenRecord, WorkerRecord
+
+
+class Reactions:
+    """Applies pages of the change feed."""
+
+    def __init__(
+        self, *, authority: Authority, grants: GrantBook, context: Context, duties: Duties, sessions: Sessions
+    ) -> None:
+        self._authority = authority
+        self._grants = grants
+        self._context = context
+        self._duties = duties
+        self._sessions = sessions
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Bring memory in line and push the consequences. Raises Tampered, Unavailable, or what storage raises."""
+        changes = [*changes, *await self._authority.refresh(changes)]
+        tokens = _names(changes, TokenRecord.table.name)
+        workers = _names(changes, WorkerRecord.table.name)
+        grants = _names(changes, GrantRecord.table.name)
+        leases = _names(changes, LeaseRecord.table.name)
+        self._context.heads.forget(tokens)
+        for grant in grants:
+            self._grant_changed(grant)
+        if workers:
+            self._sessions.workers_changed(workers)
+        if grants:
+            self._sessions.grants_changed()
+        for token in tokens:
+            self._duties.recheck(self._context.holdings.of_token(token))
+        await self._leases_changed(leases)
+
+    def _grant_changed(self, grant: str) -> None:
+        row = self._authority.grants.get((grant,))
+        if row is None:
+            self._grants.remove(grant)
+        else:
+            self._grants.put(row)
+
+    async def _leases_changed(self, leases: list[str]) -> None:
+        """Leases that another replica revoked, or that this one did and has already let go."""
+        held = [lease for lease in leases if lease in self._context.holdings.by_lease]
+        rows = await self._context.read_leases(held)
+        for lease in held:
+            self._context.reconcile(lease, rows.get(lease))
+
+
+def _names(changes: Sequence[Change], table: str) -> list[str]:
+    return list(dict.fromkeys(str(change.key[0]) for change in changes if change.table == table))

@@ -1,0 +1,233 @@
+"""The WebSocket endpoint: a thin aiohttp shell that lets workers in and carries their frames.
+
+Order: cheap refusals before the upgrade, the handshake under its deadline, then frames until the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from aiohttp import WSMsgType, web
+
+from broker.authority.book import Book
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.ids import time_ordered_id
+from broker.leases.answers import error_frame
+from broker.leases.desk import Desk, Writer
+from broker.policy.book import GrantBook
+from broker.session.attempts import Attempts
+from broker.session.handshake import NONCE_BYTES, Handshake, Malformed, Refused
+from broker.session.session import Session
+from broker.session.sessions import Sessions
+from broker.session.settings import SessionSettings
+from kms.port import Caller
+from storage.records import SessionRecord, WorkerRecord
+from tokenbroker_client.wire import ENCODER, FRAME_BYTES_MAX, SUBPROTOCOL, CloseCode, Error, ErrorCode, Welcome
+
+log = structlog.get_logger()
+
+_UNAUTHENTICATED: Final = ENCODER.encode(Error(code=ErrorCode.UNAUTHENTICATED))
+_PAUSE_S: Final = 0.05
+
+
+class _Left(Exception):
+    """The peer went away before the handshake was over."""
+
+
+class Door:
+    """Handles `GET /v1/connect`."""
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        instance: str,
+        workers: Book[WorkerRecord],
+        grants: GrantBook,
+        desk: Desk,
+        sessions: Sessions,
+        writer: Writer,
+        clock: Clock,
+        settings: SessionSettings,
+        bindings: Callable[[ssl.SSLContext], tuple[bytes, ...]],
+    ) -> None:
+        """bindings: the digests of the leaf certificates that a TLS connection of this context may have seen."""
+        self._cluster = cluster
+        self._instance = instance
+        self._workers = workers
+        self._grants = grants
+        self._desk = desk
+        self._sessions = sessions
+        self._writer = writer
+        self._clock = clock
+        self._settings = settings
+        self._bindings = bindings
+        self._attempts = Attempts(clock=clock, failures_max=settings.failures_max, failures_s=settings.failures_s)
+        self._unproved = 0
+
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        """Serve one connection from upgrade to close."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        socket = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            compress=False,
+            max_msg_size=FRAME_BYTES_MAX,
+            heartbeat=self._settings.heartbeat_s,
+            decode_text=False,
+        )
+        await socket.prepare(request)
+        source = request.remote or ""
+        if self._attempts.barred(source):
+            await socket.close(code=CloseCode.TOO_MANY)
+            return socket
+        session = await self._let_in(request, socket, source)
+        if session is not None:
+            await self._serve(session, socket)
+        return socket
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """What is answered instead of an upgrade."""
+        if "Origin" in request.headers:
+            return web.Response(status=403, text="this is no endpoint for browsers\n")
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
+            return web.Response(status=400, text=f"upgrade to a WebSocket with subprotocol {SUBPROTOCOL}\n")
+        if self._sessions.draining or self._unproved >= self._settings.handshakes_max:
+            return web.Response(status=503, headers={"Retry-After": "1"}, text="too many connections at once\n")
+        return None
+
+    async def _let_in(self, request: web.Request, socket: web.WebSocketResponse, source: str) -> Session | None:
+        """Carry out the handshake; None when it failed and the connection is closed."""
+        handshake = Handshake(cluster=self._cluster, nonce=os.urandom(NONCE_BYTES), bindings=self._bindings_of(request))
+        self._unproved += 1
+        try:
+            async with asyncio.timeout(self._settings.handshake_s):
+                return await self._shake_hands(request, socket, source, handshake)
+        except TimeoutError:
+            await socket.close(code=CloseCode.HANDSHAKE_TIMEOUT)
+        except Malformed as error:
+            await self._note(source, "malformed", handshake.worker)
+            await _send(socket, ENCODER.encode(Error(code=ErrorCode.BAD_REQUEST, message=str(error)[:256])))
+            await socket.close(code=CloseCode.MALFORMED)
+        except Refused as error:
+            await self._note(source, error.reason, handshake.worker)
+            await _send(socket, _UNAUTHENTICATED)
+            await socket.close(code=CloseCode.UNAUTHENTICATED)
+        except BrokerError as error:
+            await _send(socket, error_frame(error))
+            await socket.close(code=CloseCode.GOING_AWAY)
+        except (_Left, ConnectionError):
+            pass
+        finally:
+            self._unproved -= 1
+        return None
+
+    async def _shake_hands(
+        self, request: web.Request, socket: web.WebSocketResponse, source: str, handshake: Handshake
+    ) -> Session | None:
+        await _send(socket, handshake.hello(await _frame(socket)))
+        proof = await _frame(socket)
+        worker = self._workers.get((handshake.worker,))
+        key_sha256 = handshake.prove(proof, worker)
+        now = self._clock.now()
+        if worker is None or worker.disabled:
+            raise Refused("worker_disabled")
+        if worker.expires_at is not None and worker.expires_at <= now:
+            raise Refused("worker_expired")
+        if len(self._sessions.of_worker(worker.name)) >= self._settings.sessions_per_worker_max:
+            await socket.close(code=CloseCode.TOO_MANY)
+            return None
+        record = SessionRecord(
+            session=time_ordered_id(now),
+            worker=worker.name,
+            instance=self._instance,
+            source=source,
+            client=handshake.client,
+            connected_at=now,
+        )
+        session = self._session(request, record, worker, handshake.public_key)
+        await self._sessions.opened(session, socket, key_sha256=key_sha256)
+        session.send(
+            ENCODER.encode(
+                Welcome(
+                    session=record.session,
+                    worker=worker.name,
+                    cluster=self._cluster,
+                    instance=self._instance,
+                    heartbeat_s=self._settings.heartbeat_s,
+                )
+            )
+        )
+        return session
+
+    def _session(self, request: web.Request, record: SessionRecord, worker: WorkerRecord, public_key: bytes) -> Session:
+        transport = request.transport
+        if transport is None:
+            raise _Left
+        return Session(
+            record=record,
+            public_key=public_key,
+            caller=Caller(worker=worker.name, groups=worker.groups),
+            entitlements=self._grants.for_worker(worker.name, worker.groups),
+            transport=transport,
+            desk=self._desk,
+            closes=self._sessions,
+            settings=self._settings,
+        )
+
+    async def _serve(self, session: Session, socket: web.WebSocketResponse) -> None:
+        """Carry frames until the connection ends, whoever ends it."""
+        try:
+            while True:
+                message = await socket.receive()
+                if message.type is WSMsgType.TEXT:
+                    session.receive(message.data)
+                elif message.type is WSMsgType.BINARY:
+                    session.malformed("frames are text", None)
+                else:
+                    break
+                while session.congested and not socket.closed:
+                    await self._clock.sleep(_PAUSE_S)
+        except ConnectionError:
+            pass
+        finally:
+            closing = self._sessions.closed(session, socket.close_code or CloseCode.NORMAL)
+            await asyncio.shield(closing)
+
+    def _bindings_of(self, request: web.Request) -> tuple[bytes, ...]:
+        transport = request.transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        own = (b"",) if tls is None else self._bindings(tls.context)
+        return (*self._settings.bindings, *own) if self._settings.bindings else own
+
+    async def _note(self, source: str, reason: str, worker: str) -> None:
+        entry = self._attempts.failed(source, reason, worker)
+        if entry is None:
+            return
+        try:
+            await self._writer.commit([entry])
+        except BrokerError as error:
+            log.warning("refusal_not_recorded", source=source, reason=reason, error=str(error))
+
+
+async def _frame(socket: web.WebSocketResponse) -> bytes:
+    message = await socket.receive()
+    if message.type is WSMsgType.TEXT:
+        data: bytes = message.data
+        return data
+    if message.type is WSMsgType.BINARY:
+        raise Malformed("frames are text")
+    raise _Left
+
+
+async def _send(socket: web.WebSocketResponse, frame: bytes) -> None:
+    if not socket.closed:
+        await socket.send_frame(frame, WSMsgType.TEXT)

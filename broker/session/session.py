@@ -1,0 +1,227 @@
+"""One connected worker: takes its frames apart, hands requests to the desk, and writes what it is sent.
+
+The connection itself belongs to `door`. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from broker.errors import BadRequest, BrokerError, RateLimited
+from broker.leases.acknowledging import Acknowledge
+from broker.leases.answers import error_frame
+from broker.leases.granting import Grant
+from broker.leases.held import Held
+from broker.leases.operation import Operation
+from broker.leases.releasing import Release
+from broker.leases.renewing import Renewal
+from broker.leases.resuming import Resume
+from broker.policy.entitlements import Entitlements
+from broker.session.framing import text_frame
+from broker.session.settings import SessionSettings
+from kms.port import Caller
+from storage.records import LeaseRecord, SessionRecord
+from tokenbroker_client.wire import (
+    IN_FLIGHT_MAX,
+    Ack,
+    BadFrame,
+    CloseCode,
+    GoneCode,
+    Hello,
+    LeaseRequest,
+    Prove,
+    Renew,
+    decode_client_frame,
+)
+from tokenbroker_client.wire import (
+    Release as ReleaseFrame,
+)
+from tokenbroker_client.wire import (
+    Resume as ResumeFrame,
+)
+
+_GONE_MAX: Final = 256
+
+
+class Takes(Protocol):
+    """Where requests go: the desk."""
+
+    def submit(self, operation: Operation) -> None: ...
+
+
+class Closes(Protocol):
+    """Who closes connections: the registry of sessions."""
+
+    def close(self, session: Session, code: int) -> None: ...
+
+
+class Session:
+    """A proved connection of one worker. `record` is what storage has of it."""
+
+    __slots__ = (
+        "_closes",
+        "_desk",
+        "_gone",
+        "_in_flight",
+        "_malformed",
+        "_settings",
+        "_slow",
+        "_transport",
+        "actor",
+        "caller",
+        "closed",
+        "closing",
+        "entitlements",
+        "leases",
+        "leaving",
+        "public_key",
+        "record",
+        "revoking",
+        "session",
+        "source",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        *,
+        record: SessionRecord,
+        public_key: bytes,
+        caller: Caller,
+        entitlements: Entitlements,
+        transport: asyncio.WriteTransport,
+        desk: Takes,
+        closes: Closes,
+        settings: SessionSettings,
+    ) -> None:
+        self.record = record
+        self.session = record.session
+        self.worker = record.worker
+        self.source = record.source
+        self.actor = f"worker:{record.worker}"
+        self.caller = caller
+        self.entitlements = entitlements
+        self.public_key = public_key
+        self.closed = self.closing = self.leaving = False
+        self.leases: dict[str, Held] = {}
+        self.revoking: dict[str, LeaseRecord] = {}
+        self._transport = transport
+        self._desk = desk
+        self._closes = closes
+        self._settings = settings
+        self._in_flight: set[int] = set()
+        self._gone: dict[str, GoneCode] = {}
+        self._malformed = 0
+        self._slow: asyncio.TimerHandle | None = None
+
+    def receive(self, frame: bytes) -> None:
+        """Take one text frame. One that cannot be read is answered; the third without an id ends the session."""
+        try:
+            request = decode_client_frame(frame)
+        except BadFrame as error:
+            self.malformed(str(error), error.request_id)
+            return
+        if isinstance(request, LeaseRequest):
+            if self._admit(request.id):
+                self._desk.submit(Grant(holder=self, request_id=request.id, token=request.token, ttl_s=request.ttl_s))
+        elif isinstance(request, Ack):
+            self._desk.submit(
+                Acknowledge(
+                    holder=self,
+                    lease=request.lease,
+                    status=request.status,
+                    version=request.version or 0,
+                    detail=request.detail or "",
+                )
+            )
+        elif isinstance(request, (Hello, Prove)):
+            self.malformed("the handshake is over", None)
+        elif self._admit(request.id):
+            self._desk.submit(self._batch_request(request))
+
+    def _batch_request(self, request: Renew | ReleaseFrame | ResumeFrame) -> Operation:
+        if isinstance(request, Renew):
+            return Renewal(holder=self, leases=request.leases, request_id=request.id)
+        if isinstance(request, ReleaseFrame):
+            return Release(holder=self, leases=request.leases, request_id=request.id)
+        stated = {lease.lease: lease.version for lease in request.leases}
+        return Resume(holder=self, stated=stated, request_id=request.id)
+
+    def _admit(self, request_id: int) -> bool:
+        if request_id in self._in_flight:
+            # Without the id: an answer that carries it belongs to the request that is in flight.
+            self._complain(BadRequest(f"request id {request_id} is in flight; ids are unique until answered"), None)
+            return False
+        if len(self._in_flight) >= IN_FLIGHT_MAX:
+            limit = RateLimited(f"at most {IN_FLIGHT_MAX} requests may be in flight; await answers", retry_after_s=0.1)
+            self._complain(limit, request_id)
+            return False
+        self._in_flight.add(request_id)
+        return True
+
+    def malformed(self, why: str, request_id: int | None) -> None:
+        """Answer a frame that cannot be read. One that names a request is that request's failure, and no more."""
+        self._complain(BadRequest(why), request_id)
+        if request_id is None:
+            self._malformed += 1
+            if self._malformed >= self._settings.malformed_max:
+                self.close(CloseCode.MALFORMED)
+
+    def _complain(self, error: BrokerError, request_id: int | None) -> None:
+        self.send(error_frame(error, request_id))
+
+    def answer(self, request_id: int, frame: bytes) -> None:
+        """Write the answer to a request and let its id be used again."""
+        self._in_flight.discard(request_id)
+        self.send(frame)
+
+    def send(self, frame: bytes) -> None:
+        """Write one frame. A worker that does not read is cut off; this never waits and never raises."""
+        if self.closed or self._transport.is_closing():
+            return
+        self._transport.write(text_frame(frame))
+        if self._slow is None and self.congested:
+            self._slow = asyncio.get_running_loop().call_later(self._settings.backlog_s, self._still_slow)
+        if self._transport.get_write_buffer_size() > self._settings.backlog_bytes_max:
+            self._transport.abort()
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is unread that reading on, and pushing values, should wait."""
+        return self._transport.get_write_buffer_size() > self._settings.backlog_bytes
+
+    def _still_slow(self) -> None:
+        self._slow = None
+        if self.congested:
+            self._transport.abort()
+
+    def close(self, code: int) -> None:
+        """Begin to close the connection with this code; returns at once."""
+        self._closes.close(self, code)
+
+    def abort(self) -> None:
+        """Cut the connection off without a closing handshake."""
+        self._transport.abort()
+
+    def ended(self) -> None:
+        """The connection is gone."""
+        self.closed = True
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def remember_gone(self, lease: str, code: GoneCode) -> None:
+        """Keep why this lease ended, for the 256 latest."""
+        self._gone[lease] = code
+        while len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
+
+    def why_gone(self, lease: str) -> GoneCode:
+        """Why a lease ended that this session held; "gone" for any other, whether or not it exists."""
+        return self._gone.get(lease, GoneCode.UNKNOWN)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests not yet answered."""
+        return len(self._in_flight)
