@@ -5,6 +5,7 @@ Reading it from disk, and opening the private keys in it, do not live here.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Annotated, Any, Final, Literal
 
@@ -22,6 +23,9 @@ _Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Sealed = Annotated[bytes, msgspec.Meta(min_length=60, max_length=60)]
 _Salt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+_PLACE = re.compile(r" - at `(\$[a-z_.\[\]0-9]{1,80})`\Z")
 
 
 class State(Enum):
@@ -84,12 +88,20 @@ def parse(content: bytes) -> KeyDocument:
         if named == FORMAT:
             return _consistent(msgspec.json.decode(content, type=KeyDocument))
         problem = f"it has the format {named[:60]!r}, and this release reads {FORMAT!r}"
+    except msgspec.ValidationError as error:
+        problem = f"the key file has a wrong, missing or unknown field at {_place(error)}"
     except msgspec.DecodeError as error:
         problem = f"the key file cannot be read: {error}"
     except (UnicodeDecodeError, RecursionError):
         pass
     # Raised outside the handlers: those errors carry the file's content, and would be chained to this one.
     raise BadKey(problem)
+
+
+def _place(error: msgspec.ValidationError) -> str:
+    """Where the error is, and not what: msgspec quotes values and names, and either may be a key in the wrong place."""
+    found = _PLACE.search(str(error))
+    return found[1] if found else "its top level"
 
 
 def render(document: KeyDocument) -> bytes:

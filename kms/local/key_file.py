@@ -83,9 +83,7 @@ def _sealing_key(document: KeyDocument, passphrase: bytes | None) -> bytes | Non
     """The key to seal another version with, None for a file without passphrase. Raises BadKey."""
     if document.passphrase is None:
         if passphrase is not None:
-            raise BadKey(
-                "the key file has no passphrase, and one was given; a passphrase is chosen when a file is made"
-            )
+            raise BadKey("a passphrase was given, and the key file has none; it is chosen when a file is made")
         return None
     if passphrase is None:
         raise BadKey("the key file needs its passphrase to take another version")
