@@ -1,0 +1,148 @@
+"""The way to one KMS key: paced, limited, given up when it does not answer, and counted for its health.
+
+Caching, and what an answer means for cached keys, do not live here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from broker.clock import Clock
+from broker.vault.breaker import Breaker, BreakerState
+from broker.vault.pacing import Pace
+from broker.vault.settings import VaultSettings
+from kms.errors import KmsError, Unavailable
+from kms.guard import GuardedKms
+from kms.port import Caller, Kms, Wrap
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KmsHealth:
+    """One KMS key as this process knows it. answered_s_ago: None until it first answered.
+
+    failures: unanswered calls in a row. last_error: the code of the last call's error, "" after success.
+    """
+
+    kms_key: str
+    state: BreakerState
+    failures: int
+    answered_s_ago: float | None
+    last_error: str
+
+
+class KmsGate:
+    """Calls one KMS key within the bounds of the settings. Raises the errors of `kms.errors` and no other.
+
+    Unavailable is also: the breaker is open; no place in line within queue_s; no answer within call_s. An answer
+    that nobody understands is Denied or Corrupt (`kms.guard`).
+    slots: the calls in flight, shared by all gates. Cancelling a call gives its place and its probe back.
+    """
+
+    def __init__(
+        self,
+        *,
+        kms: Kms,
+        settings: VaultSettings,
+        slots: asyncio.Semaphore,
+        clock: Clock,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._kms = GuardedKms(adapter=kms, uri=kms.uri, deadline_s=settings.call_s)
+        self._queue_s = settings.queue_s
+        self._slots = slots
+        self._clock = clock
+        self._pace = Pace(rate_per_s=settings.rate_per_s, burst=settings.burst)
+        self._breaker = Breaker(
+            failures_max=settings.breaker_failures,
+            open_s=settings.breaker_open_s,
+            open_max_s=settings.breaker_open_max_s,
+            jitter=jitter,
+        )
+        self._answered_at: float | None = None
+        self._last_error = ""
+
+    @property
+    def uri(self) -> str:
+        """The key URI."""
+        return self._kms.uri
+
+    async def wrap(self, key: bytes, context: Mapping[str, str]) -> Wrap:
+        """As `Kms.wrap`."""
+        return await self._call(lambda: self._kms.wrap(key, context))
+
+    async def unwrap(self, wrap: Wrap, context: Mapping[str, str], caller: Caller | None = None) -> bytes:
+        """As `Kms.unwrap`."""
+        return await self._call(lambda: self._kms.unwrap(wrap, context, caller))
+
+    async def check(self) -> None:
+        """As `Kms.check`."""
+        await self._call(self._kms.check)
+
+    def health(self) -> KmsHealth:
+        """What is known of this key now, without asking it."""
+        answered_at = self._answered_at
+        return KmsHealth(
+            kms_key=self.uri,
+            state=self._breaker.state,
+            failures=self._breaker.failures,
+            answered_s_ago=None if answered_at is None else self._clock.monotonic() - answered_at,
+            last_error=self._last_error,
+        )
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        if self._breaker.is_shut(self._clock.monotonic()):
+            raise self._left_alone()
+        async with self._place():
+            if not self._breaker.admit(self._clock.monotonic()):
+                raise self._left_alone()
+            try:
+                answer = await call()
+            except Unavailable as error:
+                self._breaker.failed(self._clock.monotonic())
+                self._last_error = error.code
+                raise
+            except KmsError as error:
+                self._answered(error.code)
+                raise
+            except BaseException:
+                self._breaker.abandoned()
+                raise
+            self._answered("")
+            return answer
+
+    def _answered(self, last_error: str) -> None:
+        self._breaker.answered()
+        self._answered_at = self._clock.monotonic()
+        self._last_error = last_error
+
+    def _left_alone(self) -> Unavailable:
+        return Unavailable("it has not answered lately and is left alone for a moment", kms_key=self.uri)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A turn at the pace, then one of the shared places, both within queue_s."""
+        wait_s = self._pace.take(self._clock.monotonic())
+        if wait_s > self._queue_s:
+            self._pace.give_back()
+            raise Unavailable("more calls are asked for than its rate allows", kms_key=self.uri)
+        try:
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+        except BaseException:
+            self._pace.give_back()
+            raise
+        try:
+            async with asyncio.timeout(self._queue_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Unavailable("too many KMS calls are under way", kms_key=self.uri) from None
+        try:
+            yield
+        finally:
+            self._slots.release()

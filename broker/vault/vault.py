@@ -1,0 +1,151 @@
+"""The one door to plaintext: opens sealed versions, seals values, and keeps the data keys of both.
+
+Which worker may have which token, which rows are genuine, and when anything is committed, do not live here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.errors import NotFound
+from broker.secret import Secret
+from broker.vault.counters import VaultCounters
+from broker.vault.envelope import FMT, check_value, open_value, seal_value
+from broker.vault.errors import SealBroken
+from broker.vault.failures import FailureKind
+from broker.vault.gate import KmsGate, KmsHealth
+from broker.vault.held_keys import HeldKey
+from broker.vault.key_cache import KeyCache
+from broker.vault.minting import DataKeyMint
+from broker.vault.needs import Needs
+from broker.vault.seals import SealBudget, needs_rotation
+from broker.vault.settings import VaultSettings
+from kms.port import Caller
+from storage.records import DataKeyRecord, KeyringRecord, VersionRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sealed:
+    """A sealed value and what a `VersionRecord` must say for it to open again, beside its token and version."""
+
+    keyring: str
+    data_key: str
+    fmt: int
+    blob: bytes
+
+
+class Vault:
+    """Seals and opens. Made by `assembly.open_vault`; after that context has ended, everything is KeyUnavailable."""
+
+    def __init__(
+        self,
+        *,
+        gates: Mapping[str, KmsGate],
+        needs: Needs,
+        cache: KeyCache,
+        mint: DataKeyMint,
+        settings: VaultSettings,
+        counters: VaultCounters,
+    ) -> None:
+        self._gates = gates
+        self._needs = needs
+        self._cache = cache
+        self._mint = mint
+        self._settings = settings
+        self._seals = SealBudget(settings=settings)
+        self.counters = counters
+
+    def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
+        """The value of `record`, if its data key may serve from memory; None: await `open` instead.
+
+        caller: the worker it is for; needed where the keyring authorises at its KMS, ignored elsewhere.
+        SealBroken: the row is not what was sealed. KeyUnavailable, KeyDenied, CallerDenied, KeyCorrupt: what asking
+        for the data key has lately led to.
+        """
+        need = self._needs.for_caller(record.data_key, record.keyring, caller)
+        held = self._cache.held(need)
+        return None if held is None else self._opened(held, record)
+
+    async def open(self, record: VersionRecord, caller: Caller | None = None) -> Secret:
+        """The value of `record`, asking the KMS for its data key if need be, for wait_s at most. Raises as try_open."""
+        need = self._needs.for_caller(record.data_key, record.keyring, caller)
+        return self._opened(await self._cache.fetch(need), record)
+
+    async def seal(self, *, token: str, version: int, keyring: KeyringRecord, value: bytes) -> Sealed:
+        """Seal `value` under the keyring's active data key, for this token and version only.
+
+        BadRequest: the value's size. ReservationNeeded: reserve a block (`propose_reservation`), then call again.
+        KeyUnavailable: also when no KMS has opened the data key within seal_proof_s. KeyDenied, KeyCorrupt.
+        A failed or cancelled call may cost one reserved seal, and leaves nothing else.
+        """
+        check_value(value)
+        need = self._needs.for_broker(keyring.active_data_key, keyring.name)
+        if need.record.state != "active":
+            detail = "the keyring's active data key is not in state active; rotate the keyring"
+            raise need.failure(FailureKind.DENIED, reason="not_active", detail=detail).error()
+        self._seals.spend(need.record.id)
+        held = await self._cache.fetch(need, proved_within_s=self._settings.seal_proof_s)
+        context = need.value_contexts.of(token, version)
+        blob = seal_value(key=held.key, context=context, value=value)
+        return Sealed(keyring=keyring.name, data_key=need.record.id, fmt=FMT, blob=blob)
+
+    async def reseal(self, record: VersionRecord, keyring: KeyringRecord) -> Sealed:
+        """The same value, token and version under the active data key of `keyring`, which may be another keyring.
+
+        Speaks to the KMS as the broker itself. Raises as `open` and `seal`.
+        """
+        held = await self._cache.fetch(self._needs.for_broker(record.data_key, record.keyring))
+        value = self._opened(held, record)
+        try:
+            return await self.seal(token=record.token, version=record.version, keyring=keyring, value=value.reveal())
+        finally:
+            value.wipe()
+
+    async def generate_data_key(self, keyring: KeyringRecord, *, data_key: str, now: datetime) -> DataKeyRecord:
+        """As `DataKeyMint.generate`."""
+        return await self._mint.generate(keyring, data_key=data_key, now=now)
+
+    async def rewrap(self, record: DataKeyRecord, kms_keys: Sequence[str]) -> DataKeyRecord:
+        """As `DataKeyMint.rewrap`."""
+        return await self._mint.rewrap(record, kms_keys)
+
+    def needs_rotation(self, record: DataKeyRecord, *, now: datetime) -> bool:
+        """Whether another data key should become the active one: this one is old, or nearly out of seals."""
+        return needs_rotation(record, now=now, settings=self._settings)
+
+    def propose_reservation(self, record: DataKeyRecord) -> DataKeyRecord:
+        """The next revision of `record` with one more block of seals reserved, to be signed and committed.
+
+        ReservationNeeded: none is left; the keyring has to be rotated.
+        """
+        return self._seals.propose(record)
+
+    def credit_reservation(self, record: DataKeyRecord) -> None:
+        """The proposed `record` is committed: its block may be spent. Call it once per commit."""
+        self._seals.credit(record.id)
+
+    def flush(self) -> None:
+        """Wipe every cached data key and forget every failure; the next open asks the KMS."""
+        self._cache.flush()
+
+    def health(self) -> tuple[KmsHealth, ...]:
+        """Every KMS key as this process knows it, in the order they were given."""
+        return tuple(gate.health() for gate in self._gates.values())
+
+    async def check(self, kms_key: str) -> None:
+        """Return if this KMS key can wrap and unwrap now. NotFound: no such key is open. Raises `kms.errors`."""
+        gate = self._gates.get(kms_key)
+        if gate is None:
+            raise NotFound(f"KMS key {kms_key} is not configured; name it in kms.keys or in a keyring's kms_keys")
+        await gate.check()
+
+    @staticmethod
+    def _opened(held: HeldKey, record: VersionRecord) -> Secret:
+        context = held.need.value_contexts.of(record.token, record.version)
+        try:
+            return Secret(open_value(fmt=record.fmt, key=held.key, context=context, sealed=record.sealed))
+        except SealBroken as error:
+            broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
+        raise broken
