@@ -6,6 +6,7 @@ import json
 import os
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -115,10 +116,16 @@ async def test_a_sealed_file_holds_no_private_key(sealed_file: Path, passphrase_
 
 def test_a_sealed_private_key_opens_only_in_its_place() -> None:
     """Moving a sealed key to another version, file or public key, or changing it, is noticed."""
-    place = {"sealing_key": bytes(32), "key_id": "0" * 32, "version": 1, "public_key": b"p" * 32}
+    place: dict[str, Any] = {"sealing_key": bytes(32), "key_id": "0" * 32, "version": 1, "public_key": b"p" * 32}
     sealed = seal_private_key(KEY, **place)
     assert open_private_key(sealed, **place) == KEY
-    for other in ({"sealing_key": b"\1" * 32}, {"key_id": "1" * 32}, {"version": 2}, {"public_key": b"q" * 32}):
+    others: list[dict[str, Any]] = [
+        {"sealing_key": b"\1" * 32},
+        {"key_id": "1" * 32},
+        {"version": 2},
+        {"public_key": b"q" * 32},
+    ]
+    for other in others:
         with pytest.raises(BadKey):
             open_private_key(sealed, **{**place, **other})
     for index in range(len(sealed)):
