@@ -50,7 +50,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:
-    """All of it or nothing.
+    """All of it or nothing. One commit names each record at most once.
 
     inserts: records with rev 1 whose keys must not exist.
     updates: whole records; the stored revision must be `record.rev - 1`.
@@ -132,7 +132,9 @@ class Storage(Protocol):
         never see that. Commits of one caller that were issued in order are applied in order. Cancelling the caller
         leaves the commit either whole or absent, and never harms another caller's.
         Conflict: a key existed, or a revision was another; nothing was changed.
-        OutOfBounds: over `COMMIT_MAX`, or an audit entry of a wrong size.
+        Unavailable: nothing was changed, or, where the message says so, it is unknown; whole in any case.
+        OutOfBounds: over `COMMIT_MAX`, an audit entry of a wrong size, a record named twice, or a value that a column
+        cannot hold (an integer over 64 bits, text with a lone surrogate); nothing was changed.
         """
         ...
 

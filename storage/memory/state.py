@@ -63,13 +63,10 @@ class State:
         ]
 
     def _check_once(self, commit: Commit) -> None:
-        inserts = [(type(record), record.key) for record in commit.inserts]
-        rest = [(type(record), record.key) for record in commit.updates]
-        rest += [(kind, key) for kind, key, _ in commit.deletes]
-        if rest and len({*inserts, *rest}) != len(inserts) + len(rest):
+        named = [(type(record), record.key) for record in (*commit.inserts, *commit.updates)]
+        named += [(kind, key) for kind, key, _ in commit.deletes]
+        if len(set(named)) != len(named):
             raise OutOfBounds("a commit names each record at most once; split it")
-        if len(set(inserts)) != len(inserts):
-            raise Conflict("a key exists already: two inserts of one commit have it")
 
     def _expect(self, kind: Record | type[Record], key: Key, rev: int | None) -> None:
         if self.shelves[kind if isinstance(kind, type) else type(kind)].rev(key) != rev:

@@ -55,7 +55,7 @@ class Work:
 def prepare(commit: Commit, catalog: Catalog) -> Work:
     """The commit as rows.
 
-    OutOfBounds: as `check_commit`, or a commit that changes records names one of them twice. KeyError: a record type
+    OutOfBounds: as `check_commit`, or a record is named twice. KeyError: a record type
     this storage does not keep. TypeError: a field holds another type than its hint says.
     """
     items = check_commit(commit)
@@ -68,8 +68,7 @@ def prepare(commit: Commit, catalog: Catalog) -> Work:
         feed=[(table, key_to_json(key)) for table, key in commit.announce],
         items=items,
     )
-    if commit.updates or commit.deletes:
-        _check_once(work)
+    _check_once(work)
     return work
 
 
