@@ -1,0 +1,224 @@
+"""The service around the rows that decide who gets what: load them verified, change them, follow other replicas.
+
+Only here are authority rows written after `init`. What they mean (policy, sessions, keys) does not live here, nor does
+the audit journal through which every change goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from broker.audit.entries import Entry
+from broker.authority.book import Book, R_co
+from broker.authority.check import Checker, Problem
+from broker.authority.follow import Follower
+from broker.authority.ledger import Ledger
+from broker.authority.manifest import SetDigest
+from broker.authority.reader import Reader
+from broker.authority.request import Request, Writer, signed
+from broker.authority.rowmac import MACED, RowMac
+from broker.clock import Clock
+from broker.errors import Conflict, Unavailable
+from storage.port import Change, Committed, Delete, Storage
+from storage.records import (
+    AUTHORITY,
+    AdminRecord,
+    DataKeyRecord,
+    EnrolmentRecord,
+    GrantRecord,
+    KeyringRecord,
+    ManifestRecord,
+    WorkerRecord,
+)
+from storage.table import Key, Record
+
+LOCK_WAIT_S: Final = 5.0
+"""Longest wait for the commits and refreshes that are ahead in this process."""
+COMMIT_TRIES: Final = 64
+"""Most attempts at one commit while other replicas change the same tables; a lost one costs a few reads."""
+
+
+class Authority:
+    """The authority tables of one cluster, as this replica knows them. Made by `load_authority`."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        mac: RowMac,
+        ledgers: Mapping[type[Record], Ledger],
+        reader: Reader,
+        follower: Follower,
+        position: int,
+    ) -> None:
+        self._writer = writer
+        self._mac = mac
+        self._ledgers = ledgers
+        self._by_table = {kind.table.name: ledger for kind, ledger in ledgers.items()}
+        self._reader = reader
+        self._follower = follower
+        self._checker = Checker(reader=reader, follower=follower)
+        self._position = position
+        self._lock = asyncio.Lock()
+        self.admins = self._book(AdminRecord)
+        self.data_keys = self._book(DataKeyRecord)
+        self.enrolments = self._book(EnrolmentRecord)
+        self.grants = self._book(GrantRecord)
+        self.keyrings = self._book(KeyringRecord)
+        self.workers = self._book(WorkerRecord)
+
+    @property
+    def position(self) -> int:
+        """The feed position up to which the books are complete; whoever pumps the feed starts behind it."""
+        return self._position
+
+    @property
+    def manifests(self) -> tuple[ManifestRecord, ...]:
+        """The manifest of each table that this replica stands on: what an audit entry or an operator may note down."""
+        return tuple(ledger.manifest for ledger in self._ledgers.values())
+
+    def verify(self, record: Record) -> None:
+        """Return only if the MAC of this row (a token's or version's, say) is right. RowForged: it is not.
+
+        An earlier row of the same key passes: see docs/spec/authority.md, "What remains".
+        """
+        self._mac.verify(record)
+
+    async def commit(
+        self,
+        entries: Sequence[Entry],
+        *,
+        inserts: Sequence[Record] = (),
+        updates: Sequence[Record] = (),
+        deletes: Sequence[Delete] = (),
+        announce: Sequence[tuple[str, Key]] = (),
+    ) -> Committed:
+        """Make rows and entries durable in one commit, with MACs and manifests; then show them in the books.
+
+        Rows of any kind may be mixed. Changed authority and token rows are announced in the feed, besides `announce`.
+        Commits that touch authority tables wait for each other, at most `LOCK_WAIT_S`; others do not wait.
+        Conflict: a key exists, or a row is at another revision than the change assumes; nothing was changed.
+        Unavailable: the wait was too long, other replicas were faster `COMMIT_TRIES` times (nothing was changed), or
+        the journal could not make it durable in time (it may still become so). Tampered: what storage holds was not
+        written by this cluster. ValueError: see `request.signed`. If it is cancelled, or Unavailable, while the journal
+        writes, the change is whole or absent, and the books learn of it from the feed.
+        """
+        request = signed(
+            mac=self._mac, entries=entries, inserts=inserts, updates=updates, deletes=deletes, announce=announce
+        )
+        if not request.kinds:
+            return await request.write(self._writer, {})
+        ledgers = [self._ledgers[kind] for kind in request.kinds]
+        async with self._turn():
+            for _ in range(COMMIT_TRIES):
+                try:
+                    steps = {ledger.kind: request.step(ledger) for ledger in ledgers}
+                    committed = await request.write(self._writer, steps)
+                except Conflict:
+                    # Only a manifest that moved says that this was a race for the table and not for the row itself.
+                    if not await self._moved(request, ledgers):
+                        raise
+                    continue
+                for ledger in ledgers:
+                    ledger.take(steps[ledger.kind])
+                return committed
+        raise Unavailable(f"other replicas were faster {COMMIT_TRIES} times; nothing was changed, retry")
+
+    async def refresh(self, changes: Sequence[Change]) -> list[Change]:
+        """Take over what the feed announced: read those rows again, verify them, and the whole set by its manifest.
+
+        Call it at least every second, with or without changes: it also looks whether a manifest moved that the feed
+        said nothing about, so hiding lines of the feed hides nothing.
+        changes: what follows in the feed on the changes of the call before; if it raised, the same ones again.
+        Returns those of them that name authority rows, and one more for each other row that this call altered: what
+        listeners should look at. A change shown already (this replica's own commit) is returned all the same.
+        Tampered: storage holds what this cluster did not write; the books keep their last verified rows, and no grant
+        may be given until an operator has mended it. Unavailable: storage did not answer, or the table never stood
+        still; call again.
+        """
+        told = [change for change in changes if change.table in self._by_table]
+        named = {(change.table, change.key) for change in told}
+        position = max([self._position, *(change.position for change in changes[-1:])])
+        async with self._turn():
+            manifests = await self._reader.manifests(list(self._by_table))
+            for table, ledger in self._by_table.items():
+                keys = {key for name, key in named if name == table}
+                if not keys and manifests[table] == ledger.manifest:
+                    continue
+                altered = await self._follower.follow(ledger, keys, self._position)
+                told += [Change(position, table, key) for key in altered if (table, key) not in named]
+            self._position = position
+        return told
+
+    async def check(self) -> list[Problem]:
+        """Read every authority, token and version row again and say all that is wrong; empty: nothing is.
+
+        Reads in pages beside running commits; costs about a second for 100 000 rows. Where it finds rightful changes of
+        other replicas it takes them over. Unavailable: storage did not answer.
+        """
+        problems: list[Problem] = []
+        for ledger in self._ledgers.values():
+            suspects = await self._checker.suspects(ledger)
+            async with self._turn():
+                problems += await self._checker.judge(ledger, suspects, self._position)
+        return problems + await self._checker.forged()
+
+    async def _moved(self, request: Request, ledgers: Collection[Ledger]) -> bool:
+        """Catch up with these tables; whether any other replica had changed one.
+
+        The request's own rows are read too: if one conflicts under an unmoved manifest, it was tampered with.
+        """
+        before = [ledger.manifest for ledger in ledgers]
+        for ledger in ledgers:
+            await self._follower.follow(ledger, request.keys(ledger.kind), self._position)
+        return before != [ledger.manifest for ledger in ledgers]
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(LOCK_WAIT_S):
+                await self._lock.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"changes of authority rows queued for more than {LOCK_WAIT_S:g} s; retry") from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _book(self, kind: type[R_co]) -> Book[R_co]:
+        return Book(kind, self._ledgers[kind])
+
+
+async def load_authority(
+    *, storage: Storage, writer: Writer, derive: Callable[[str], bytes], cluster_id: str, clock: Clock
+) -> Authority:
+    """Read and verify every authority table: each row's MAC, and each whole table by its manifest.
+
+    derive: 32 bytes for each label, out of the cluster's root key. Holds nothing that needs closing.
+    RowForged, TableAltered: storage holds what this cluster did not write; the message says where. Unavailable: storage
+    did not answer, or a table changed faster than it could be read.
+    """
+    mac = RowMac(derive, cluster_id)
+    reader = Reader(storage=storage, mac=mac)
+    follower = Follower(reader=reader, clock=clock)
+    position = await reader.position()
+    ledgers: dict[type[Record], Ledger] = {}
+    for kind in AUTHORITY:
+        digest = SetDigest(derive, cluster_id, kind.table.name)
+        ledgers[kind] = await follower.load(Ledger(kind=kind, mac=mac, digest=digest))
+    return Authority(writer=writer, mac=mac, ledgers=ledgers, reader=reader, follower=follower, position=position)
+
+
+async def find_forged(
+    *, storage: Storage, derive: Callable[[str], bytes], cluster_id: str, clock: Clock
+) -> list[Problem]:
+    """Every row of the database without a valid MAC: for the operator of a database that `load_authority` refuses.
+
+    Says nothing about sets of rows (missing, put back, rolled back). Unavailable: storage did not answer.
+    """
+    reader = Reader(storage=storage, mac=RowMac(derive, cluster_id))
+    checker = Checker(reader=reader, follower=Follower(reader=reader, clock=clock))
+    return await checker.forged(MACED)
