@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from broker.audit.entries import Entry
+from broker.ids import time_ordered_ids
 from broker.leases.context import Context
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
@@ -23,6 +24,7 @@ class Batch:
         "announce",
         "context",
         "entries",
+        "ids",
         "inserts",
         "mono",
         "now",
@@ -31,9 +33,11 @@ class Batch:
         "updates",
     )
 
-    def __init__(self, *, context: Context, now: datetime, mono: float) -> None:
+    def __init__(self, *, context: Context, now: datetime, mono: float, size: int) -> None:
+        """size: how many operations may be decided in it, and so how many lease ids it needs at most."""
         self.context = context
         self.now = now
+        self.ids = time_ordered_ids(now, size)
         self.mono = mono
         self.operations: list[Operation] = []
         self.touched: set[str] = set()

@@ -7,7 +7,6 @@ from typing import Final
 
 from broker.audit.entries import LeaseGranted
 from broker.errors import BrokerError, Gone, NotFound, RateLimited
-from broker.ids import time_ordered_id
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
@@ -90,7 +89,7 @@ class Grant(Operation):
     def _new(self, batch: Batch, version: VersionRecord, ttl_s: float, grant: str, end: datetime) -> LeaseRecord:
         expires_at = min(batch.now + timedelta(seconds=ttl_s), end)
         return LeaseRecord(
-            lease=time_ordered_id(batch.now),
+            lease=next(batch.ids),
             token=self.token,
             version=version.version,
             worker=self.holder.worker,

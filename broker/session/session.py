@@ -64,10 +64,12 @@ class Session:
         "_desk",
         "_gone",
         "_in_flight",
+        "_loop",
         "_malformed",
         "_settings",
         "_slow",
         "_transport",
+        "_unsent",
         "actor",
         "caller",
         "closed",
@@ -114,6 +116,8 @@ class Session:
         self._gone: dict[str, GoneCode] = {}
         self._malformed = 0
         self._slow: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[bytes] = []
 
     def receive(self, frame: bytes) -> None:
         """Take one text frame. One that cannot be read is answered; the third without an id ends the session."""
@@ -177,12 +181,22 @@ class Session:
         self.send(frame)
 
     def send(self, frame: bytes) -> None:
-        """Write one frame. A worker that does not read is cut off; this never waits and never raises."""
+        """Write one frame. A worker that does not read is cut off; this never waits and never raises.
+
+        Frames sent in one turn of the event loop leave in one write.
+        """
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(text_frame(frame))
+
+    def _flush(self) -> None:
+        frames = b"".join(self._unsent)
+        self._unsent.clear()
         if self.closed or self._transport.is_closing():
             return
-        self._transport.write(text_frame(frame))
+        self._transport.write(frames)
         if self._slow is None and self.congested:
-            self._slow = asyncio.get_running_loop().call_later(self._settings.backlog_s, self._still_slow)
+            self._slow = self._loop.call_later(self._settings.backlog_s, self._still_slow)
         if self._transport.get_write_buffer_size() > self._settings.backlog_bytes_max:
             self._transport.abort()
 

@@ -136,6 +136,7 @@ class Sessions:
     async def _close(self, session: Session, socket: web.WebSocketResponse, code: int) -> None:
         try:
             async with asyncio.timeout(_CLOSE_S):
+                await asyncio.sleep(0)  # what was sent in this turn leaves before the close frame
                 await socket.close(code=code)
         except (TimeoutError, ConnectionError, RuntimeError):
             session.abort()
