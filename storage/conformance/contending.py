@@ -88,7 +88,7 @@ class ContentionLaws:
                         await asyncio.sleep(0)
                     for call in calls:
                         call.cancel()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(5):
                     await storage.commit(_whole(100 + moment))
                     assert await storage.get(LeaseRecord, lease(100 + moment).key) is not None
                     for record in (await storage.select(LeaseRecord, limit=5)).records:

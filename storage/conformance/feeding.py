@@ -67,7 +67,7 @@ class FeedLaws:
             async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
                 for handle in (one, two):
                     tasks.create_task(_write(handle, turns=15))
-                while len(followed) < 30:
+                while not followed or followed[-1].position < 30:
                     followed += await one.feed(followed[-1].position if followed else 0, 3)
             assert followed == await two.feed(0)
 
