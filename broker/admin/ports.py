@@ -45,7 +45,7 @@ class LeaseDesk(Protocol):
         after: Key | None,
         limit: int,
     ) -> Page[LeaseRecord]:
-        """One page of leases, newest first: live ones, those live `at` an instant, or all that are on record.
+        """One page of leases in the order of granting: live ones, those live `at` an instant, or all on record.
 
         token, worker: only theirs. A page may hold fewer than `limit` although more follow: `next` alone says so.
         """

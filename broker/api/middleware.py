@@ -1,0 +1,104 @@
+"""Around every request: one line in the access log, one observation in the metrics, and no error that leaks.
+
+The log has method, route, status, time and admin; never a header, a query or a body, nor a path that was not matched.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, Protocol
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from broker.api.answering import ADMIN, STARTED, refuse
+from broker.api.errors import NoSuchPath, TooLarge, WrongMethod
+from broker.api.problems import internal_problem, problem_of
+from broker.clock import Clock
+from broker.errors import BadRequest, BrokerError
+
+CLIENT_GONE: Final = 499
+_log = structlog.get_logger("tokenbroker.api")
+
+
+class Observer(Protocol):
+    """What counts requests."""
+
+    def observe(self, *, method: str, route: str, status: int, duration_s: float) -> None:
+        """Count one finished request."""
+        ...
+
+
+def watched(*, clock: Clock, observer: Observer) -> Middleware:
+    """The outermost layer: tells the access log and the metrics how each request ended."""
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = clock.monotonic()
+        status = CLIENT_GONE
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            duration_s = clock.monotonic() - started
+            route = _template(request)
+            _log.info(
+                "api.request",
+                method=request.method if route else "?",
+                route=route,
+                status=status,
+                duration_s=round(duration_s, 6),
+                admin=request.get(ADMIN, ""),
+            )
+            observer.observe(method=request.method if route else "?", route=route, status=status, duration_s=duration_s)
+
+    return watch
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what was raised into a problem document; our bugs into a reference, with the traceback in the log."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        if request.get(STARTED):
+            _log.warning("api.stream_cut", route=_template(request), error=type(error).__name__)
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        return _answer(request, error)
+
+
+def _answer(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, BrokerError):
+        return _refused(error)
+    if isinstance(error, web.HTTPException):
+        return _refused(_translated(error))
+    reference = secrets.token_hex(8)
+    _log.error("api.internal_error", reference=reference, route=_template(request), exc_info=error)
+    return refuse(internal_problem(reference))
+
+
+def _refused(error: BrokerError) -> web.Response:
+    problem = problem_of(error)
+    if problem.status >= 500:
+        _log.error("api.refused", code=problem.code, status=problem.status, error=error.message)
+    return refuse(problem, error.allowed if isinstance(error, WrongMethod) else frozenset())
+
+
+def _translated(error: web.HTTPException) -> BrokerError:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return WrongMethod(allowed=frozenset(error.allowed_methods))
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return TooLarge()
+    if isinstance(error, web.HTTPNotFound):
+        return NoSuchPath()
+    return BadRequest(f"the request was refused: {error.reason}")
+
+
+def _template(request: web.Request) -> str:
+    """The route's template; never the path itself, which may hold anything."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical

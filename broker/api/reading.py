@@ -1,0 +1,97 @@
+"""Take a request apart into a checked `Call`: path, query, headers, body. Who may ask was decided before."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from broker.api.conditions import parse_conditions
+from broker.api.errors import BodyTooSlow, TooLarge, WrongMediaType
+from broker.api.route import AnyRoute, Call, convert_params
+from broker.errors import BadRequest
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+BODY_S: Final = 30.0
+"""Longest time for a body to arrive."""
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+
+
+async def read_body(route: AnyRoute, request: web.Request) -> bytes:
+    """The bytes of the body; empty for an operation without one.
+
+    WrongMediaType: not JSON. TooLarge: over 1 MiB. BodyTooSlow: not here within 30 s.
+    """
+    if not route.takes_body:
+        return b""
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise WrongMediaType
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise TooLarge
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise BodyTooSlow(f"the body did not arrive within {BODY_S:g} s; send it again") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge from None
+
+
+def read_call(route: AnyRoute, request: web.Request, body: bytes, *, admin: str, source: str) -> Call[Any, Any, Any]:
+    """The request as its route's types say. BadRequest: something is unknown, missing, malformed or out of bounds."""
+    return Call(
+        operation=route.operation,
+        path=convert_params(route.path_type, dict(request.match_info), "path"),
+        query=convert_params(route.query_type, _query(request), "query"),
+        body=_decoded(route, body),
+        admin=admin,
+        source=source,
+        if_match=_conditions(route, request),
+    )
+
+
+def idempotency_key(route: AnyRoute, request: web.Request) -> str | None:
+    """The key sent, if any. BadRequest: this operation takes none, so it must not look as if it had."""
+    key = _one(request, IDEMPOTENCY_KEY)
+    if key is not None and not route.creates and route.method != "GET":
+        raise BadRequest(f"idempotency-key: {route.operation} takes none; leave it out")
+    return key if route.creates else None
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in query:
+            raise BadRequest(f"query: {name[:64]!a} is there twice; send it once")
+        query[name] = value
+    return query
+
+
+def _conditions(route: AnyRoute, request: web.Request) -> int | None:
+    if_match = parse_conditions(_one(request, "If-Match"), _one(request, "If-None-Match"))
+    if if_match is not None and not route.conditional:
+        raise BadRequest(f"if-match: {route.operation} takes no condition; leave it out")
+    return if_match
+
+
+def _one(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise BadRequest(f"{name.lower()}: it is there twice; send it once")
+    return values[0] if values else None
+
+
+def _decoded(route: AnyRoute, body: bytes) -> object:
+    if not route.takes_body:
+        return route.body_type()
+    try:
+        return msgspec.json.decode(body, type=route.body_type)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(f"body: {error}") from None
+    except UnicodeDecodeError:
+        # `from None`, and none of its text: the exception carries the body.
+        raise BadRequest("body: it is not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("body: it is nested too deeply") from None

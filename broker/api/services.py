@@ -1,0 +1,113 @@
+"""Everything the handlers may ask, handed over once by whoever wires the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.admin.admins import AdminAdmin
+from broker.admin.audit_desk import AuditDesk
+from broker.admin.enrolment import Enrolment
+from broker.admin.grants import GrantAdmin
+from broker.admin.keys import KeyAdmin
+from broker.admin.ports import LeaseDesk
+from broker.admin.put import TokenPutter
+from broker.admin.reveal import Revealer
+from broker.admin.sealing import Sealer
+from broker.admin.sessions import Sessions
+from broker.admin.snapshots import Snapshots
+from broker.admin.stored import Stored
+from broker.admin.token_book import TokenBook
+from broker.admin.tokens import TokenAdmin
+from broker.admin.workers import WorkerAdmin
+from broker.authority.authority import Authority
+from broker.clock import Clock
+from broker.vault.vault import Vault
+from storage.port import Storage
+
+Facts = Mapping[str, str | int | float | bool]
+
+
+async def no_facts() -> Facts:
+    """Nothing to add to the status."""
+    return {}
+
+
+async def settled_at_once() -> None:
+    """Nothing to wait for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """The services behind the API. facts: what `status` tells besides. settled: returns when this replica acts on
+    every change committed before the call."""
+
+    cluster_id: str
+    instance: str
+    clock: Clock
+    authority: Authority
+    stored: Stored
+    book: TokenBook
+    putter: TokenPutter
+    tokens: TokenAdmin
+    revealer: Revealer
+    workers: WorkerAdmin
+    enrolment: Enrolment
+    grants: GrantAdmin
+    admins: AdminAdmin
+    keys: KeyAdmin
+    sessions: Sessions
+    leases: LeaseDesk
+    audit: AuditDesk
+    snapshots: Snapshots
+    facts: Callable[[], Awaitable[Facts]]
+    settled: Callable[[], Awaitable[None]]
+
+
+def make_services(
+    *,
+    cluster_id: str,
+    instance: str,
+    clock: Clock,
+    authority: Authority,
+    storage: Storage,
+    vault: Vault,
+    leases: LeaseDesk,
+    vkey: str,
+    scratch: Path,
+    reveal_allowed: bool = True,
+    facts: Callable[[], Awaitable[Facts]] = no_facts,
+    settled: Callable[[], Awaitable[None]] = settled_at_once,
+) -> Services:
+    """Build every admin service from what they share.
+
+    vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
+    streams are prepared in it.
+    """
+    stored = Stored(storage=storage)
+    book = TokenBook(stored=stored, authority=authority)
+    keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
+    sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
+    return Services(
+        cluster_id=cluster_id,
+        instance=instance,
+        clock=clock,
+        authority=authority,
+        stored=stored,
+        book=book,
+        putter=TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock),
+        tokens=TokenAdmin(authority=authority, book=book, clock=clock),
+        revealer=Revealer(authority=authority, book=book, vault=vault, clock=clock, allowed=reveal_allowed),
+        workers=WorkerAdmin(authority=authority, clock=clock),
+        enrolment=Enrolment(authority=authority, clock=clock),
+        grants=GrantAdmin(authority=authority, clock=clock),
+        admins=AdminAdmin(authority=authority, clock=clock),
+        keys=keys,
+        sessions=Sessions(stored=stored, leases=leases),
+        leases=leases,
+        audit=AuditDesk(storage=storage, stored=stored, authority=authority, vkey=vkey, scratch=scratch),
+        snapshots=Snapshots(storage=storage, authority=authority, clock=clock, scratch=scratch),
+        facts=facts,
+        settled=settled,
+    )

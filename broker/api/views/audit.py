@@ -1,0 +1,91 @@
+"""Bodies about the audit log, and about the broker itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from broker.admin.audit_desk import TailEntry
+from broker.api.views.common import Answer, Instant, Request
+from broker.audit.prove import Proof
+from broker.audit.report import Report
+
+Position = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class AskProof(Request, frozen=True, kw_only=True):
+    """Which entry: its log, and its number in it from 0."""
+
+    log: Position
+    seq: Position
+
+
+class AuditEntry(Answer, frozen=True, kw_only=True):
+    """An entry where it stands. entry: as it was hashed and signed; `event` tells its kind."""
+
+    log: int
+    seq: int
+    entry: msgspec.Raw
+
+
+class Verification(Answer, frozen=True, kw_only=True):
+    """ok: no problem was found. problems: evidence of tampering, loss or a defect. notes: worth knowing."""
+
+    ok: bool
+    logs: int
+    entries: int
+    checkpoints: int
+    problems: list[str]
+    notes: list[str]
+
+
+class EntryProof(Answer, frozen=True, kw_only=True):
+    """A proof that anybody can check with the verifier key alone (docs/spec/audit.md)."""
+
+    format: str
+    log: int
+    index: int
+    entry: str
+    checkpoint: str
+    inclusion: list[str]
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """This replica. facts: numbers and words for people, without a promise."""
+
+    cluster: str
+    instance: str
+    version: str
+    now: Instant
+    facts: dict[str, str | int | float | bool]
+
+
+def entry_view(entry: TailEntry) -> AuditEntry:
+    """An entry as answers show it."""
+    return AuditEntry(log=entry.log, seq=entry.seq, entry=msgspec.Raw(entry.text))
+
+
+def report_view(report: Report) -> Verification:
+    """A verification as answers show it."""
+    return Verification(
+        ok=report.ok,
+        logs=report.logs,
+        entries=report.entries,
+        checkpoints=report.checkpoints,
+        problems=report.problems,
+        notes=report.notes,
+    )
+
+
+def proof_view(proof: Proof) -> EntryProof:
+    """A proof as answers show it."""
+    return EntryProof(
+        format=proof.format,
+        log=proof.log,
+        index=proof.index,
+        entry=proof.entry,
+        checkpoint=proof.checkpoint,
+        inclusion=list(proof.inclusion),
+    )

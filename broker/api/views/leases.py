@@ -1,0 +1,136 @@
+"""Bodies about leases and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from broker.admin.ports import LeaseRef, RevokeReport
+from broker.api.paging import PageQuery
+from broker.api.views.common import Answer, Instant, Name, Reason, Request, TokenName
+from storage.records import LeaseRecord, SessionRecord
+
+
+class LeaseQuery(PageQuery, frozen=True, kw_only=True):
+    """token, worker: only theirs. at: those live at that instant. all: ended ones too. Neither: those live now."""
+
+    token: str | None = None
+    worker: str | None = None
+    at: Instant | None = None
+    all: bool = False
+
+
+class SessionQuery(PageQuery, frozen=True, kw_only=True):
+    """worker: only its sessions. all: ended ones too."""
+
+    worker: str | None = None
+    all: bool = False
+
+
+class RevokeLeases(Request, frozen=True, kw_only=True):
+    """Exactly one of lease, token and worker. wait_s: how long to wait for workers to say that they wiped."""
+
+    lease: str | None = None
+    token: TokenName | None = None
+    worker: Name | None = None
+    reason: Reason
+    wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+
+
+class Lease(Answer, frozen=True, kw_only=True):
+    """A lease. acked_version: the version its worker last said it uses, 0 for none yet."""
+
+    lease: str
+    token: str
+    version: int
+    worker: str
+    session: str
+    instance: str
+    grant: str
+    state: Literal["live", "released", "expired", "revoked"]
+    granted_at: Instant
+    expires_at: Instant
+    max_expires_at: Instant
+    ended_at: Instant | None
+    reason: str
+    acked_version: int
+    ack_failed: str
+    wiped_at: Instant | None
+
+
+class LeaseName(Answer, frozen=True, kw_only=True):
+    """A lease, as reports name it."""
+
+    lease: str
+    worker: str
+    token: str
+
+
+class Revocation(Answer, frozen=True, kw_only=True):
+    """wiped and missing are parts of revoked: acknowledged within wait_s, and not."""
+
+    revoked: list[LeaseName]
+    wiped: list[LeaseName]
+    missing: list[LeaseName]
+
+
+class Session(Answer, frozen=True, kw_only=True):
+    """A connection of a worker. leases: how many live ones it holds."""
+
+    session: str
+    worker: str
+    instance: str
+    source: str
+    client: str
+    connected_at: Instant
+    ended_at: Instant | None
+    close_code: int
+    leases: int
+
+
+def lease_view(record: LeaseRecord) -> Lease:
+    """A lease as answers show it."""
+    return Lease(
+        lease=record.lease,
+        token=record.token,
+        version=record.version,
+        worker=record.worker,
+        session=record.session,
+        instance=record.instance,
+        grant=record.grant,
+        state=record.state,
+        granted_at=record.granted_at,
+        expires_at=record.expires_at,
+        max_expires_at=record.max_expires_at,
+        ended_at=record.ended_at,
+        reason=record.reason,
+        acked_version=record.acked_version,
+        ack_failed=record.ack_failed,
+        wiped_at=record.wiped_at,
+    )
+
+
+def revocation_view(report: RevokeReport) -> Revocation:
+    """What a revocation did."""
+    return Revocation(revoked=_names(report.revoked), wiped=_names(report.wiped), missing=_names(report.missing))
+
+
+def session_view(record: SessionRecord, leases: int) -> Session:
+    """A session as answers show it."""
+    return Session(
+        session=record.session,
+        worker=record.worker,
+        instance=record.instance,
+        source=record.source,
+        client=record.client,
+        connected_at=record.connected_at,
+        ended_at=record.ended_at,
+        close_code=record.close_code,
+        leases=leases,
+    )
+
+
+def _names(refs: Iterable[LeaseRef]) -> list[LeaseName]:
+    return [LeaseName(lease=ref.lease, worker=ref.worker, token=ref.token) for ref in refs]
