@@ -17,7 +17,7 @@ demo: $(STAMP)             ## the whole story, narrated, on a temporary broker
 	$(BIN)/tokenbroker demo
 
 test: $(STAMP)             ## every test; says loudly what was left out
-	$(BIN)/python tests/run.py
+	$(BIN)/python -m pytest
 
 check: $(STAMP) format lint types contracts docs test   ## what CI runs
 
@@ -46,8 +46,13 @@ run: $(STAMP)              ## a development broker in ./dev-data
 	$(BIN)/tokenbroker init --data-dir dev-data
 	$(BIN)/tokenbroker serve --data-dir dev-data
 
-lock: $(STAMP)             ## recompile constraints.txt (names, versions, hashes; no index)
-	$(BIN)/python config/../docs/../tests/../scripts/lock.py
+lock: $(STAMP)             ## recompile constraints.txt: names, versions, hashes; no index
+	mkdir -p build/lock
+	sed '/"tokenbroker-client==/d' pyproject.toml > build/lock/pyproject.toml
+	printf 'hatchling>=1.27\neditables\n' > build/lock/build.in
+	cd build/lock && ../../$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe \
+		--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file ../../constraints.txt pyproject.toml build.in
 
 clean:
 	rm -rf $(VENV)

@@ -25,7 +25,9 @@ from broker.authority.authority import Authority, load_authority
 from broker.clock import Clock, SystemClock
 from broker.errors import StartRefused
 from broker.feed import Feed
+from broker.front import make_app
 from broker.housekeeping import Housekeeping
+from broker.keyrings import Keyrings
 from broker.leases.context import Context
 from broker.leases.desk import Desk
 from broker.leases.duties import Duties
@@ -54,7 +56,6 @@ from storage.catalog import open_storage
 from storage.errors import StorageError
 from storage.port import Storage
 from storage.records import RootRecord
-from tokenbroker_client.wire import CONNECT_PATH
 
 log = structlog.get_logger()
 
@@ -85,6 +86,7 @@ class Broker:
     door: Door
     certificate: Certificate | None
     housekeeping: Housekeeping
+    keyrings: Keyrings
 
     @property
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -94,6 +96,7 @@ class Broker:
             self.duties.run(),
             self.sessions.run(),
             self.housekeeping.run(),
+            self.keyrings.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
 
@@ -144,6 +147,8 @@ async def open_broker(
                 alarm=_alarm,
             )
         )
+        keyrings = Keyrings(authority=authority, vault=vault, clock=clock, configured=settings.keyrings)
+        await keyrings.settle()
         yield _assemble(
             settings=settings,
             clock=clock,
@@ -153,6 +158,7 @@ async def open_broker(
             journal=journal,
             authority=authority,
             vault=vault,
+            keyrings=keyrings,
         )
 
 
@@ -166,6 +172,7 @@ def _assemble(
     journal: Journal,
     authority: Authority,
     vault: Vault,
+    keyrings: Keyrings,
 ) -> Broker:
     grants = GrantBook(grants=authority.grants)
     lease_settings = LeaseSettings(
@@ -236,6 +243,7 @@ def _assemble(
             instance=settings.instance,
             session_retention=settings.leases.retention,
         ),
+        keyrings=keyrings,
     )
 
 
@@ -290,13 +298,6 @@ async def _listening(broker: Broker, host: str, port: int) -> AsyncIterator[str]
         yield f"{'http' if tls is None else 'https'}://{shown}:{bound}"
     finally:
         await runner.cleanup()
-
-
-def make_app(broker: Broker) -> web.Application:
-    """The HTTP application of one broker: the admin API and the workers' endpoint."""
-    app = web.Application(client_max_size=1024 * 1024)
-    app.router.add_get(CONNECT_PATH, broker.door.connect)
-    return app
 
 
 async def _open_keys(stack: AsyncExitStack, settings: Settings) -> dict[str, Kms]:

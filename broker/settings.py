@@ -74,6 +74,9 @@ class StorageSection(Section):
     """[storage]"""
 
     url: str = Field(default="", description="`sqlite:////PATH`; for tests `memory:NAME`.")
+    scratch: Path | None = Field(
+        default=None, description="Where backups and exports are prepared; default: beside the SQLite file."
+    )
 
 
 class KmsSection(Section):

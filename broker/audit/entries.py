@@ -175,7 +175,7 @@ class GrantChanged(Entry, frozen=True, kw_only=True, tag="grant.changed"):
 
 
 class KeyChanged(Entry, frozen=True, kw_only=True, tag="key.changed"):
-    """change: keyring_added, data_key_added, rotated, rewrapped, destroyed, flushed."""
+    """change: keyring_added, configured, data_key_added, rotated, rewrapped, destroyed, flushed."""
 
     keyring: str
     change: str

@@ -1,0 +1,128 @@
+"""What a running broker shows on HTTP: the admin API, the workers' endpoint, probes and numbers, in one application."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from broker.api.application import make_api
+from broker.api.metrics import Readings, Readout
+from broker.api.probes import Check
+from broker.api.services import Facts, make_services
+from broker.audit.counters import Counters
+from broker.errors import Unavailable
+from broker.vault.counters import VaultCounters
+from kms.errors import KmsError
+from tokenbroker_client.wire import CONNECT_PATH
+
+if TYPE_CHECKING:
+    from broker.app import Broker
+
+
+def make_app(broker: Broker) -> web.Application:
+    """The HTTP application of one broker."""
+    services = make_services(
+        cluster_id=broker.root.cluster_id,
+        instance=broker.settings.instance,
+        clock=broker.clock,
+        authority=broker.authority,
+        storage=broker.storage,
+        vault=broker.vault,
+        leases=broker.leases,
+        vkey=broker.journal.vkey,
+        scratch=_scratch(broker),
+        reveal_allowed=broker.settings.admin.reveal,
+        facts=_facts(broker),
+        settled=broker.feed.caught_up,
+    )
+    app = make_api(services=services, checks=_checks(broker), registry=_registry(broker))
+    app.router.add_get(CONNECT_PATH, broker.door.connect)
+    return app
+
+
+def _scratch(broker: Broker) -> Path:
+    """Where backups and exports are prepared: beside an SQLite file, else the system's folder for temporary files."""
+    if broker.settings.storage.scratch is not None:
+        return broker.settings.storage.scratch
+    url = broker.settings.storage.url
+    return Path(url.removeprefix("sqlite:///")).parent if url.startswith("sqlite:") else Path(tempfile.gettempdir())
+
+
+def _checks(broker: Broker) -> dict[str, Check]:
+    """What readiness asks. Each returns when its part can serve."""
+
+    async def storage() -> None:
+        await broker.storage.check()
+
+    async def kms() -> None:
+        failures = []
+        for uri in broker.kms:
+            try:
+                await broker.vault.check(uri)
+            except KmsError as error:
+                failures.append(error)
+            else:
+                return
+        raise failures[0]
+
+    async def audit() -> None:
+        if not broker.journal.healthy():
+            raise Unavailable("the audit log cannot be written, or its checkpoints do not keep up")
+
+    async def feed() -> None:
+        if broker.feed.trouble:
+            raise Unavailable(broker.feed.trouble)
+
+    async def accepting() -> None:
+        if broker.sessions.draining:
+            raise Unavailable("the broker is draining")
+
+    return {"storage": storage, "kms": kms, "audit": audit, "feed": feed, "accepting": accepting}
+
+
+def _facts(broker: Broker) -> Callable[[], Awaitable[Facts]]:
+    async def facts() -> Facts:
+        return {
+            "sessions": len(broker.sessions),
+            "leases_held": len(broker.context.holdings),
+            "tokens_cached": len(broker.context.heads.known),
+            "audit_log": broker.journal.record.log,
+            "feed_position": broker.feed.position,
+        }
+
+    return facts
+
+
+def _registry(broker: Broker) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for part, read, gauges in (
+        ("leases", lambda: _leases(broker), frozenset({"held", "sessions", "heads"})),
+        ("vault", lambda: _counters(broker.vault.counters), frozenset({"waiters", "in_flight"})),
+        ("audit", lambda: {**_counters(broker.journal.counters), "unsigned": broker.journal.unsigned}, {"unsigned"}),
+    ):
+        registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
+    return registry
+
+
+def _leases(broker: Broker) -> Readings:
+    counts = broker.desk.counts
+    return {
+        "held": len(broker.context.holdings),
+        "sessions": len(broker.sessions),
+        "heads": len(broker.context.heads.known),
+        "granted": counts.granted,
+        "operations": counts.operations,
+        "batches": counts.batches,
+        "failed": dict(counts.failed),
+    }
+
+
+def _counters(counters: VaultCounters | Counters) -> Readings:
+    """The fields of a counters object, as metrics."""
+    return {field.name: getattr(counters, field.name) for field in fields(counters)}

@@ -1,0 +1,66 @@
+"""Keep keyrings as configured and their data keys young. What a keyring is lives in `broker.admin.keys`."""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from broker.admin.keys import KeyAdmin
+from broker.audit.entries import KeyChanged
+from broker.authority.authority import Authority
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.settings import KeyringSection
+from broker.vault.vault import Vault
+
+log = structlog.get_logger()
+
+_EVERY_S = 3600.0
+
+
+class Keyrings:
+    """The duties of keyrings: what the configuration names exists, and no data key outlives its time."""
+
+    def __init__(
+        self, *, authority: Authority, vault: Vault, clock: Clock, configured: dict[str, KeyringSection]
+    ) -> None:
+        self._authority = authority
+        self._vault = vault
+        self._clock = clock
+        self._configured = configured
+        self._keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
+
+    async def settle(self) -> None:
+        """Make the keyrings that the configuration names, and take over what it says of those that exist.
+
+        Raises what the vault and the journal raise: a broker that cannot do this does not start.
+        """
+        await self._keys.bootstrap()
+        for name, section in self._configured.items():
+            known = self._authority.keyrings.get((name,))
+            if known is None:
+                await self._keys.add_keyring(
+                    name, kms_keys=section.kms_keys, authorize=section.authorize, actor="system"
+                )
+            elif (known.kms_keys, known.authorize) != (section.kms_keys, section.authorize):
+                after = msgspec.structs.replace(
+                    known, rev=known.rev + 1, kms_keys=section.kms_keys, authorize=section.authorize
+                )
+                entry = KeyChanged(at=self._clock.now(), actor="system", keyring=name, change="configured")
+                await self._authority.commit([entry], updates=[after])
+
+    async def run(self) -> None:
+        """Replace active data keys that are old or nearly out of seals, once an hour, until cancelled."""
+        while True:
+            for keyring in list(self._authority.keyrings):
+                try:
+                    await self._renew(keyring.name)
+                except BrokerError as error:
+                    log.warning("data_key_not_replaced", keyring=keyring.name, error=error.message)
+            await self._clock.sleep(_EVERY_S)
+
+    async def _renew(self, name: str) -> None:
+        active = self._keys.active(self._keys.keyring(name))
+        if self._vault.needs_rotation(active, now=self._clock.now()):
+            await self._keys.rotate(name, actor="system", from_data_key=active.id)
+            log.info("data_key_replaced", keyring=name)
