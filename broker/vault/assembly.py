@@ -40,7 +40,7 @@ async def open_vault(
     jitter: uniform in [0, 1). alarm: told of damaged and refused keys; it must return at once and not raise.
     A failure of a background task is a bug, and ends the context with an ExceptionGroup.
     """
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         counters = VaultCounters()
         slots = asyncio.Semaphore(settings.calls_max)
@@ -76,7 +76,9 @@ async def open_vault(
                 settings=settings,
                 counters=counters,
             )
-        except Exception as error:  # noqa: BLE001 - the user's error leaves as it is, not inside the group's
+        except asyncio.CancelledError:
+            raise  # the group's own way of ending the body when one of its tasks failed
+        except BaseException as error:  # noqa: BLE001 - it leaves below as it is, not inside an ExceptionGroup
             failure = error
         finally:
             cache.close()

@@ -117,6 +117,20 @@ class House:
             created_by="admin:test",
         )
 
+    def fail(self, error: Exception | None) -> None:
+        """From here on, every KMS key raises `error`; None: they answer again."""
+        for each in self.kms:
+            each.error = error
+
+    @property
+    def unwraps(self) -> int:
+        """How often any KMS key was asked to unwrap."""
+        return sum(each.unwraps for each in self.kms)
+
+    async def settle(self) -> None:
+        """Let every task that can run do so."""
+        await self.clock.advance(0)
+
 
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
@@ -133,6 +147,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
         policy: str = "",
         with_data_key: bool = True,
         jitter: Callable[[], float] = lambda: 0.5,
+        alarm: Callable[[KeyFailure], None] | None = None,
         **bounds: float,
     ) -> AsyncIterator[House]:
         suffix = ""
@@ -160,7 +175,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
                     settings=VaultSettings(**bounds),
                     clock=clock,
                     jitter=jitter,
-                    alarm=alarms.append,
+                    alarm=alarm or alarms.append,
                 )
             )
             house = House(vault=vault, clock=clock, kms=kms, data_keys=data_keys, keyrings=keyrings, alarms=alarms)
@@ -172,9 +187,3 @@ def open_house(tmp_path: Path) -> OpenHouse:
             yield house
 
     return opened
-
-
-async def settle(rounds: int = 50) -> None:
-    """Let every task that can run do so."""
-    for _ in range(rounds):
-        await asyncio.sleep(0)
