@@ -1,0 +1,82 @@
+"""`tokenbroker serve`: run a broker in this process until it is told to stop. What a broker is, is in `broker.app`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from broker.app import serve as serve_broker
+from broker.cli.core_dumps import forbid_core_dumps
+from broker.cli.logs import configure_logs
+from broker.cli.operating import example
+from broker.cli.options import Config, DataDir
+from broker.cli.output import write_line
+from broker.exclusive import exclusive
+from broker.settings import Settings, load_settings
+from broker.setup.layout import layout_of
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_Listen = Annotated[
+    str | None, typer.Option("--listen", metavar="HOST:PORT", help="Instead of server.listen; port 0 takes a free one.")
+]
+_AcceptLoss = Annotated[
+    bool,
+    typer.Option(
+        "--accept-audit-loss", help="Start although audit entries are missing; the loss is recorded in the log."
+    ),
+]
+
+
+@app.command("serve", epilog=example("tokenbroker serve --config /etc/tokenbroker/broker.toml"))
+def serve(
+    config: Config = None,
+    data_dir: DataDir = None,
+    listen: _Listen = None,
+    accept_audit_loss: _AcceptLoss = False,
+) -> None:
+    """Serve workers and operators until SIGTERM or SIGINT, then let everything down in order; a second one ends it.
+
+    Prints one line `listening on URL` when it is ready. Logs go to standard error.
+    """
+    if (config is None) == (data_dir is None):
+        raise typer.BadParameter(
+            "name either a configuration (--config F) or the folder that `init` filled (--data-dir D)"
+        )
+    forbid_core_dumps()
+    settings = _settings(layout_of(data_dir=data_dir, config=config).config, listen)
+    configure_logs(level=settings.log.level, style=settings.log.format)
+    with exclusive(settings.storage.url), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_told(settings, accept_audit_loss=accept_audit_loss))
+
+
+def _settings(config: Path, listen: str | None) -> Settings:
+    settings = load_settings(config)
+    if listen is None:
+        return settings
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"listen": listen})})
+
+
+async def _until_told(settings: Settings, *, accept_audit_loss: bool) -> None:
+    stop = asyncio.Event()
+
+    def told(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # the operator insists: leave as a crash would, which the next start recovers
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
+    await serve_broker(
+        settings,
+        stop=stop,
+        ready=lambda url: write_line(f"listening on {url}"),
+        accept_audit_loss=accept_audit_loss,
+    )
