@@ -1,0 +1,54 @@
+"""Acknowledgements on their way to the broker. When one is due is for `delivery` to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tokenbroker_client.connection import Connection
+from tokenbroker_client.errors import Closed, ConnectionLost, SessionRefused
+from tokenbroker_client.link import Link
+from tokenbroker_client.wire import Ack
+
+_DUE_MAX: Final = 10_000
+
+
+class Acknowledger:
+    """Sends the latest acknowledgement of each lease; keeps what is due while there is no connection.
+
+    At most 10 000 wait; then the oldest is dropped, and the broker lists that worker as one that did not answer.
+    """
+
+    def __init__(self, *, link: Link) -> None:
+        self._link = link
+        self._due: dict[str, Ack] = {}
+        self._posted = asyncio.Event()
+
+    def post(self, ack: Ack) -> None:
+        """Have this sent, in place of an earlier one of the same lease that is still due."""
+        self._due.pop(ack.lease, None)
+        self._due[ack.lease] = ack
+        while len(self._due) > _DUE_MAX:
+            self._due.pop(next(iter(self._due)))
+        self._posted.set()
+
+    async def run(self) -> None:
+        """Send until cancelled, or until there will be no further session."""
+        lost: Connection | None = None
+        while True:
+            await self._posted.wait()
+            try:
+                connection = await self._link.open(instead_of=lost)
+                await self._send_all(connection)
+            except ConnectionLost:
+                lost = connection
+            except (SessionRefused, Closed):
+                return
+
+    async def _send_all(self, connection: Connection) -> None:
+        while self._due:
+            ack = next(iter(self._due.values()))
+            await connection.send(ack)
+            if self._due.get(ack.lease) is ack:
+                del self._due[ack.lease]
+        self._posted.clear()
