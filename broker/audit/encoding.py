@@ -12,6 +12,8 @@ from broker.errors import BadRequest
 
 ENTRY_BYTES_MAX = 65_535
 """What the two-byte length of a C2SP tlog-tiles entry bundle can say."""
+MESSAGE_CHARS_MAX = 120
+"""How much of the decoder's message is passed on: it may quote what somebody planted."""
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(AnyEntry)
@@ -41,7 +43,7 @@ def decode(raw: bytes) -> Entry:
     try:
         entry = _DECODER.decode(raw)
     except msgspec.MsgspecError as error:
-        raise EntryBroken(f"not an entry of a known event: {error}") from None
+        raise EntryBroken(f"not an entry of a known event: {str(error)[:MESSAGE_CHARS_MAX]}") from None
     except UnicodeDecodeError:
         raise EntryBroken("not UTF-8") from None
     if _ENCODER.encode(entry) != raw:

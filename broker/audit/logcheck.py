@@ -83,6 +83,7 @@ class LogCheck:
         self._newest = 0  # size of the newest checkpoint, fitting or not
         self._closed_at: int | None = None
         self._latest: datetime | None = None
+        self._misled = False  # a checkpoint and entry 0 name different logs; said once
         self._steps_back = 0
         self._entry_problems = 0
 
@@ -114,7 +115,8 @@ class LogCheck:
         elif head.size <= self._newest:
             self._findings.problem(f"{where}: a checkpoint of {head.size} entries follows one of {self._newest}")
         else:
-            if checkpoint.previous != self._previous:
+            if checkpoint.previous != self._previous and not self._misled:
+                self._misled = True
                 self._findings.problem(f"{where}: it continues another log than entry 0 says")
             self._newest = head.size
             heapq.heappush(self._marks, Mark(head.size, Witness.CHECKPOINT, head.root))
@@ -152,10 +154,10 @@ class LogCheck:
             self._latest = entry.at
         elif self._latest - entry.at > CLOCK_TOLERANCE:
             self._step_back(seq, self._latest - entry.at)
-        if isinstance(entry, LeaseGranted):
-            self._leases.granted(entry)
-        elif isinstance(entry, LogOpened | LogClosed) or seq == 0:
+        if isinstance(entry, LogOpened | LogClosed) or seq == 0:
             self._frame(seq, entry)
+        elif isinstance(entry, LeaseGranted):
+            self._leases.granted(entry)
 
     def _frame(self, seq: int, entry: Entry) -> None:
         """The first and the last entry of a log."""
@@ -225,7 +227,7 @@ class LogCheck:
             self._findings.note(f"{self._name}: {self._steps_back} entries in all have an earlier time than one before")
         if self._next_seq == 0:
             self._lost("it has no entries, not even the one that opened it")
-        for mark in sorted(self._marks, reverse=True):
+        for mark in sorted(self._marks, key=lambda mark: (-mark.size, mark.witness)):
             beyond = mark.witness is Witness.CHECKPOINT and ceiling is not None and mark.size > ceiling
             if mark.size > self._next_seq and not beyond:
                 self._cut_off(mark)
