@@ -12,8 +12,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 
-from storage.errors import Damaged, NotOurs, Refused
+from storage.errors import Damaged, NotOurs, Refused, Unavailable
 from storage.sqlite.connection import check_header, connect, schema_version, sync_folder
 from storage.sqlite.failures import from_os, from_sqlite
 from storage.sqlite.migrations import NEWEST
@@ -29,14 +30,17 @@ async def write_backup(source: Path, target: Path) -> None:
     Commits go on meanwhile. Cancelled or failed: nothing under `target`'s name, and no part of it beside.
     Refused: `target` exists. Unreachable: it cannot be written. StorageFull: no room.
     """
-    opener = ThreadedConnection(lambda: _connect(source))
-    async with opener as connection:
-        copying = connection.submit(_copy_into, source, target)
+    given_up = Event()
+    async with ThreadedConnection(lambda: _connect(source)) as connection:
+        copying = connection.submit(_copy_into, source, target, given_up)
         try:
             await asyncio.shield(copying)
         except asyncio.CancelledError:
-            # The statement stops at its next step; the thread then removes the part before the connection closes.
+            # The statement stops at its next step, and if it ended just before, the event keeps the copy from getting
+            # its name. Closing the connection waits until the thread has removed the part.
+            given_up.set()
             await connection.interrupt()
+            copying.add_done_callback(_look_at)
             raise
 
 
@@ -66,7 +70,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise from_sqlite(error, path) from None
 
 
-def _copy_into(connection: sqlite3.Connection, source: Path, target: Path) -> None:
+def _look_at(copying: asyncio.Future[None]) -> None:
+    """Take notice of the failure of a copy that nobody waits for, or the loop would report it as forgotten."""
+    if not copying.cancelled():
+        copying.exception()
+
+
+def _copy_into(connection: sqlite3.Connection, source: Path, target: Path, given_up: Event) -> None:
     if target.exists():
         raise Refused(f"{target} exists; name another file for the backup")
     with _placed(target) as part:
@@ -75,6 +85,8 @@ def _copy_into(connection: sqlite3.Connection, source: Path, target: Path) -> No
             connection.execute("VACUUM INTO ?", (str(part),))
         except sqlite3.Error as error:
             raise from_sqlite(error, target if _writes_failed(error) else source) from None
+        if given_up.is_set():
+            raise Unavailable("the backup was given up")
 
 
 def _copy_file(backup: Path, part: Path) -> None:

@@ -101,9 +101,11 @@ def schema_version(connection: sqlite3.Connection, path: Path, *, newest: int) -
 
     NotOurs: another application's. NewerSchema: above `newest`. Damaged: ours, but without a version.
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (objects,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    # One statement, so that the three belong to one moment: another process may be creating the schema.
+    application, version, objects = connection.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
+        "(SELECT count(*) FROM sqlite_schema)"
+    ).fetchone()
     if application != APPLICATION_ID:
         if application or version or objects:
             raise NotOurs(f"{path} belongs to another application; name another file in storage.url")

@@ -1,4 +1,4 @@
-"""The SQL schema that the record types imply, as text. `python -m storage.sqlite.schema` prints it.
+"""The SQL schema that the record types imply, as text: `schema_sql()`.
 
 The migrations in `storage/sqlite/migrations` are what is applied; a test compares their result with this text, so that
 a record changed without a migration fails.
@@ -57,8 +57,9 @@ def table_sql(codec: Codec[Any]) -> str:
     for due in table.due:
         index = quote(f"{table.name}.{due}")
         columns = quoted((due, *table.key))
-        where = f"{quote(due)} IS NOT NULL"
-        statements.append(f"CREATE INDEX {index} ON {quote(table.name)} ({columns})\n  WHERE {where};\n")
+        # Where None cannot be, SQLite would not see that a search implies the condition, and scan the table.
+        where = f"\n  WHERE {quote(due)} IS NOT NULL" if codec.column(due).nullable else ""
+        statements.append(f"CREATE INDEX {index} ON {quote(table.name)} ({columns}){where};\n")
     return "".join(statements)
 
 
@@ -66,7 +67,3 @@ def schema_sql(kinds: Iterable[type[Record]] = records.ALL) -> str:
     """The whole schema, tables in the order of their names."""
     tables = sorted((Codec(kind) for kind in kinds), key=lambda codec: codec.table.name)
     return OWN + "".join(table_sql(codec) for codec in tables)
-
-
-if __name__ == "__main__":
-    print(schema_sql(), end="")  # noqa: T201 - this is the command's output

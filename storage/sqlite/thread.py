@@ -24,11 +24,27 @@ class ThreadedConnection(aiosqlite.Connection):
     """
 
     def __init__(self, opener: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(opener, iter_chunk_size=64)
+        super().__init__(self._open, iter_chunk_size=64)
+        self._opener = opener
+        self._opened: sqlite3.Connection | None = None
+        self._stopped: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await super().__aenter__()
+        """Open. Whatever the opener raises comes through; failed or cancelled, no thread and no connection is left."""
+        try:
+            await super().__aenter__()
+        except BaseException:
+            # aiosqlite asks its thread to stop, but does not wait for it; the loop might be gone before the thread is.
+            if self._stopped is not None:
+                await self._stopped
+            raise
         return self
+
+    def stop(self) -> asyncio.Future[None] | None:
+        """Ask the thread to close and end. aiosqlite forgets a connection that was opened for a cancelled caller."""
+        self._tx.put_nowait((None, self._close_opened))
+        self._stopped = super().stop()
+        return self._stopped
 
     def submit(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -40,3 +56,11 @@ class ThreadedConnection(aiosqlite.Connection):
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._tx.put_nowait((future, partial(function, self._conn, *args, **kwargs)))
         return future
+
+    def _open(self) -> sqlite3.Connection:
+        self._opened = self._opener()
+        return self._opened
+
+    def _close_opened(self) -> None:
+        if self._opened is not None:
+            self._opened.close()

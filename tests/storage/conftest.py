@@ -1,5 +1,13 @@
-"""Assertions inside the public laws explain themselves like those of the tests."""
+"""Where the tests of storage keep their database."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("storage.conformance")
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """The path of a database that does not exist yet."""
+    return tmp_path / "broker.db"

@@ -294,11 +294,20 @@ class SleepsThrough(Passing):
 
 
 class WakesForItsOwn(CountsItsOwn):
-    """Looks only at what this handle announced."""
+    """Wakes only when this handle commits."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.woken = asyncio.Event()
+
+    async def commit(self, commit: Commit) -> Committed:
+        done = await super().commit(commit)
+        self.woken.set()
+        return done
 
     async def wait(self, after: int, timeout_s: float) -> None:
-        if self.own <= after:
-            await asyncio.sleep(timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await self.woken.wait()
 
 
 class WakesForNothing(Passing):

@@ -71,8 +71,7 @@ CREATE TABLE "enrolment" (
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("id")
 ) STRICT;
-CREATE INDEX "enrolment.expires_at" ON "enrolment" ("expires_at", "id")
-  WHERE "expires_at" IS NOT NULL;
+CREATE INDEX "enrolment.expires_at" ON "enrolment" ("expires_at", "id");
 CREATE TABLE "grant_" (
   "rev" INTEGER NOT NULL,
   "id" TEXT NOT NULL,
@@ -99,8 +98,7 @@ CREATE TABLE "idempotency" (
   "expires_at" INTEGER NOT NULL,
   PRIMARY KEY ("admin", "idempotency_key")
 ) STRICT;
-CREATE INDEX "idempotency.expires_at" ON "idempotency" ("expires_at", "admin", "idempotency_key")
-  WHERE "expires_at" IS NOT NULL;
+CREATE INDEX "idempotency.expires_at" ON "idempotency" ("expires_at", "admin", "idempotency_key");
 CREATE TABLE "keyring" (
   "rev" INTEGER NOT NULL,
   "name" TEXT NOT NULL,
