@@ -8,22 +8,21 @@ from typing import NoReturn
 class Secret:
     """A plaintext with no useful repr, equality, hash, pickle or JSON; `reveal` is the only way to its bytes.
 
-    `wipe` overwrites the copy held here; Python may have made others, so wiping is best effort.
+    `wipe` lets go of them. Python cannot overwrite `bytes`, so what was freed may linger in memory until it is reused.
     """
 
     __slots__ = ("_value",)
 
-    def __init__(self, value: bytes | bytearray) -> None:
-        self._value = bytearray(value)
+    def __init__(self, value: bytes) -> None:
+        self._value = value
 
     def reveal(self) -> bytes:
         """The bytes. Call it where they leave, not before."""
-        return bytes(self._value)
+        return self._value
 
     def wipe(self) -> None:
-        """Overwrite and empty the held bytes; `reveal` gives b"" afterwards."""
-        self._value[:] = bytes(len(self._value))
-        self._value.clear()
+        """Let go of the bytes; `reveal` gives b"" afterwards."""
+        self._value = b""
 
     def __len__(self) -> int:
         return len(self._value)

@@ -9,6 +9,7 @@ from broker.ids import time_ordered_ids
 from broker.leases.context import Context
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
+from broker.vault.vault import Opener
 from storage.records import LeaseRecord, VersionRecord
 from storage.table import Key
 from tokenbroker_client.wire import Encoding, encode_value
@@ -21,6 +22,7 @@ class Batch:
 
     __slots__ = (
         "_opened",
+        "_openers",
         "announce",
         "context",
         "entries",
@@ -46,27 +48,37 @@ class Batch:
         self.entries: list[Entry] = []
         self.announce: list[tuple[str, Key]] = []
         self._opened: dict[tuple[str, int], Opened] = {}
+        self._openers: dict[tuple[str, str], Opener] = {}
 
     def open(self, version: VersionRecord, holder: Holder) -> Opened:
-        """The value as the wire carries it. One decryption serves the whole batch, unless the KMS decides per worker.
+        """The value as the wire carries it.
 
-        Raises Missing when the data key is not in memory, and what the vault raises.
+        One look at the key cache and one decryption of a version serve the whole batch, which is decided at one
+        instant, unless the KMS decides per worker. Raises Missing when the data key is not in memory, and what the
+        vault raises.
         """
-        context = self.context
-        keyring = context.keyrings.get((version.keyring,))
-        shared = keyring is not None and keyring.authorize == "broker"
         name = (version.token, version.version)
-        if shared and name in self._opened:
-            return self._opened[name]
-        secret = context.vault.try_open(version, holder.caller)
-        if secret is None:
-            raise Missing(sealed=(version, holder.caller))
-        opened = encode_value(secret.reveal())
-        secret.wipe()
-        if shared:
-            self._opened[name] = opened
+        opened = self._opened.get(name)
+        if opened is None:
+            data_key = (version.data_key, version.keyring)
+            opener = self._openers.get(data_key)
+            if opener is None:
+                opener = self.context.vault.opener(version.data_key, version.keyring, holder.caller)
+                if opener is None:
+                    raise Missing(sealed=(version, holder.caller))
+                if self._for_all(version.keyring):
+                    self._openers[data_key] = opener
+            opened = encode_value(opener.open(version).reveal())
+            if data_key in self._openers:
+                self._opened[name] = opened
         return opened
+
+    def _for_all(self, keyring: str) -> bool:
+        """Whether what opens for one worker opens for all that have a grant: the KMS does not decide per worker."""
+        row = self.context.keyrings.get((keyring,))
+        return row is not None and row.authorize == "broker"
 
     def close(self) -> None:
         """Forget opened values."""
         self._opened.clear()
+        self._openers.clear()

@@ -126,9 +126,7 @@ class Desk:
             batch.close()
 
     def _decide(self, operations: list[Operation]) -> Batch:
-        batch = Batch(
-            context=self._context, now=self._clock.now(), mono=self._clock.monotonic(), size=len(operations)
-        )
+        batch = Batch(context=self._context, now=self._clock.now(), mono=self._clock.monotonic(), size=len(operations))
         later: list[Operation] = []
         trouble = self._trouble()
         for operation in operations:

@@ -31,7 +31,7 @@ ABSENT: Final = None
 
 
 class Heads:
-    """Token heads by name, at most `bound` of them; the longest unused leave first."""
+    """Token heads by name, at most `bound` of them; the longest kept leave first."""
 
     def __init__(self, *, storage: Storage, verify: Callable[[Record], None], bound: int) -> None:
         self._storage = storage

@@ -56,15 +56,19 @@ class Holder(Protocol):
 
 
 class Held:
-    """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic."""
+    """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic.
 
-    __slots__ = ("expires", "holder", "record", "renew_at")
+    slot: where the wheel has it, 0 for nowhere; the wheel's to change.
+    """
+
+    __slots__ = ("expires", "holder", "record", "renew_at", "slot")
 
     def __init__(self, *, record: LeaseRecord, holder: Holder, expires: float, renew_at: float) -> None:
         self.record = record
         self.holder = holder
         self.expires = expires
         self.renew_at = renew_at
+        self.slot = 0
 
 
 class Holdings:

@@ -53,7 +53,7 @@ class Operation(ABC):
 
     @abstractmethod
     def touches(self) -> tuple[str, ...]:
-        """What no other operation of a batch may touch: lease ids; session and token while there is none."""
+        """What no other operation of a batch may touch: lease ids, or session and token before there is one."""
 
     @abstractmethod
     def decide(self, batch: Batch) -> None:

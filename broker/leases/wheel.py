@@ -9,29 +9,34 @@ from broker.leases.held import Held
 
 
 class Wheel:
-    """Held leases by the tick in which their renewal falls due. A lease stands in at most one slot."""
+    """Held leases by the tick in which their renewal falls due. A lease stands in at most one slot: `Held.slot`."""
 
     def __init__(self, *, tick_s: float, start: float) -> None:
         self._tick_s = tick_s
         self._slots: dict[int, dict[Held, None]] = {}
-        self._slot_of: dict[Held, int] = {}
         self._turned = int(start / tick_s)
 
     def set(self, held: Held) -> None:
         """Renew this lease at `held.renew_at`, in place of any moment set before."""
-        self.clear(held)
         slot = max(int(held.renew_at / self._tick_s), self._turned + 1)
-        self._slots.setdefault(slot, {})[held] = None
-        self._slot_of[held] = slot
+        if held.slot == slot:
+            return
+        self.clear(held)
+        held.slot = slot
+        leases = self._slots.get(slot)
+        if leases is None:
+            self._slots[slot] = {held: None}
+        else:
+            leases[held] = None
 
     def clear(self, held: Held) -> None:
         """Never renew this lease; harmless when it was not set."""
-        slot = self._slot_of.pop(held, None)
-        if slot is not None:
-            leases = self._slots[slot]
+        if held.slot:
+            leases = self._slots[held.slot]
             del leases[held]
             if not leases:
-                del self._slots[slot]
+                del self._slots[held.slot]
+            held.slot = 0
 
     def turn(self, now: float) -> list[Held]:
         """Take out every lease whose moment has come, at a cost that follows what is due and the ticks since."""
@@ -41,7 +46,7 @@ class Wheel:
         slots = range(self._turned + 1, until + 1) if few_ticks else sorted(s for s in self._slots if s <= until)
         for slot in slots:
             for held in self._slots.pop(slot, ()):
-                del self._slot_of[held]
+                held.slot = 0
                 due.append(held)
         self._turned = max(self._turned, until)
         return due

@@ -36,6 +36,25 @@ class Sealed:
     blob: bytes
 
 
+class Opener:
+    """Opens versions sealed under one data key, on behalf of whom it was asked for. Good until the next await."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: HeldKey) -> None:
+        self._held = held
+
+    def open(self, record: VersionRecord) -> Secret:
+        """The value of `record`. SealBroken: the row is not what was sealed under this data key."""
+        held = self._held
+        context = held.need.value_contexts.of(record.token, record.version)
+        try:
+            return Secret(open_value(fmt=record.fmt, key=held.key, context=context, sealed=record.sealed))
+        except SealBroken as error:
+            broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
+        raise broken
+
+
 class Vault:
     """Seals and opens. Made by `assembly.open_vault`; after that context has ended, everything is KeyUnavailable."""
 
@@ -57,21 +76,25 @@ class Vault:
         self._seals = SealBudget(settings=settings)
         self.counters = counters
 
-    def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
-        """The value of `record`, if its data key may serve from memory; None: await `open` instead.
+    def opener(self, data_key: str, keyring: str, caller: Caller | None = None) -> Opener | None:
+        """What opens versions sealed under this data key, if it may serve from memory; None: await `open` instead.
 
-        caller: the worker it is for; needed where the keyring authorises at its KMS, ignored elsewhere.
-        SealBroken: the row is not what was sealed. KeyUnavailable, KeyDenied, CallerDenied, KeyCorrupt: what asking
-        for the data key has lately led to.
+        Use it before the next await, and not after. caller: the worker it is for; needed where the keyring authorises
+        at its KMS, ignored elsewhere. KeyUnavailable, KeyDenied, CallerDenied, KeyCorrupt: what asking for the data
+        key has lately led to.
         """
-        need = self._needs.for_caller(record.data_key, record.keyring, caller)
-        held = self._cache.held(need)
-        return None if held is None else self._opened(held, record)
+        held = self._cache.held(self._needs.for_caller(data_key, keyring, caller))
+        return None if held is None else Opener(held)
+
+    def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
+        """The value of `record`, if its data key may serve from memory. Raises as `opener`; SealBroken."""
+        opener = self.opener(record.data_key, record.keyring, caller)
+        return None if opener is None else opener.open(record)
 
     async def open(self, record: VersionRecord, caller: Caller | None = None) -> Secret:
         """The value of `record`, asking the KMS for its data key if need be, for wait_s at most. Raises as try_open."""
         need = self._needs.for_caller(record.data_key, record.keyring, caller)
-        return self._opened(await self._cache.fetch(need), record)
+        return Opener(await self._cache.fetch(need)).open(record)
 
     async def seal(self, *, token: str, version: int, keyring: KeyringRecord, value: bytes) -> Sealed:
         """Seal `value` under the keyring's active data key, for this token and version only.
@@ -97,7 +120,7 @@ class Vault:
         Speaks to the KMS as the broker itself. Raises as `open` and `seal`.
         """
         held = await self._cache.fetch(self._needs.for_broker(record.data_key, record.keyring))
-        value = self._opened(held, record)
+        value = Opener(held).open(record)
         try:
             return await self.seal(token=record.token, version=record.version, keyring=keyring, value=value.reveal())
         finally:
@@ -140,12 +163,3 @@ class Vault:
         if gate is None:
             raise NotFound(f"KMS key {kms_key} is not configured; name it in kms.keys or in a keyring's kms_keys")
         await gate.check()
-
-    @staticmethod
-    def _opened(held: HeldKey, record: VersionRecord) -> Secret:
-        context = held.need.value_contexts.of(record.token, record.version)
-        try:
-            return Secret(open_value(fmt=record.fmt, key=held.key, context=context, sealed=record.sealed))
-        except SealBroken as error:
-            broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
-        raise broken
