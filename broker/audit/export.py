@@ -26,6 +26,9 @@ from storage.port import Storage
 HOLE_ENTRIES_MAX = 65_536
 """A longer run of missing entries ends the export of its log; shorter ones are written as entries without bytes."""
 
+WRITE_ENTRIES = 16 * BUNDLE_ENTRIES
+"""So many entries are gathered before a thread writes them out."""
+
 
 async def export(storage: Storage, out: Path, logs: Sequence[int] | None = None) -> Manifest:
     """Write the named logs (None: all) as they are at this moment into the folder `out`, which appears whole or not.
@@ -75,7 +78,9 @@ async def _export_log(source: StorageSource, facts: LogFacts, folder: Path) -> N
     newest = await source.newest_note(facts.log)
     ceiling = newest[0] or 0 if newest is not None else 0
     async for batch in source.batches(facts.log):
-        await asyncio.to_thread(writer.add, batch)
+        writer.add(batch)
+        if writer.waiting >= WRITE_ENTRIES:
+            await asyncio.to_thread(writer.write)
         if writer.ended:
             break
     await asyncio.to_thread(writer.finish)
@@ -92,7 +97,7 @@ async def _export_log(source: StorageSource, facts: LogFacts, folder: Path) -> N
 
 
 class _BundleWriter:
-    """Cuts a stream of batches into bundles of 256 entries. Its methods block on the disk."""
+    """Cuts a stream of batches into bundles of 256 entries. `write` and `finish` block on the disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,6 +110,11 @@ class _BundleWriter:
     def entries(self) -> int:
         """How many entries were added, those without bytes included."""
         return self._written * BUNDLE_ENTRIES + len(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many entries are not written yet; the caller calls `write` before there are many."""
+        return len(self._waiting)
 
     def add(self, batch: Batch) -> None:
         """Append a batch. What cannot be placed becomes a fault."""
@@ -121,19 +131,23 @@ class _BundleWriter:
             return
         self._waiting.extend([b""] * hole)
         self._waiting.extend(batch.entries)
+
+    def write(self) -> None:
+        """Write every whole bundle."""
         at = 0
         while len(self._waiting) - at >= BUNDLE_ENTRIES:
-            self._write(self._waiting[at : at + BUNDLE_ENTRIES])
+            self._put(self._waiting[at : at + BUNDLE_ENTRIES])
             at += BUNDLE_ENTRIES
             self._written += 1
         del self._waiting[:at]
 
     def finish(self) -> None:
-        """Write the last, partial bundle, if there is one."""
+        """Write what waits, the last bundle as a partial one."""
+        self.write()
         if self._waiting:
-            self._write(self._waiting)
+            self._put(self._waiting)
 
-    def _write(self, entries: Sequence[bytes]) -> None:
+    def _put(self, entries: Sequence[bytes]) -> None:
         path = self._folder / bundle_path(self._written, len(entries))
         _append(path, b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries))
 
