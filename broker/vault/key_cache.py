@@ -71,8 +71,6 @@ class KeyCache:
         if held is not None and held.may_serve(now):
             self._held.use(held, now)
             self._counters.hits += 1
-            if now >= held.refresh_at:
-                self._refresh(held, now)
             if now >= held.fresh_until:
                 self._counters.stale_served += 1
             return held

@@ -28,7 +28,7 @@ RING = "default"
 
 
 class FaultyKms:
-    """A real KMS key. error: what unwrap and wrap raise; reply: what unwrap gives; hold: what unwrap waits for."""
+    """A real KMS key. error: what unwrap and wrap raise; reply: what unwrap gives; hold: what unwrap and check wait for."""
 
     def __init__(self, inner: Kms) -> None:
         self._inner = inner
@@ -69,6 +69,8 @@ class FaultyKms:
         return await self._inner.generate(context)
 
     async def check(self) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
         await self._inner.check()
 
     async def describe(self) -> Description:

@@ -108,6 +108,16 @@ async def test_turning_authorisation_on_ends_shared_use_at_once(open_house: Any)
         assert house.vault.try_open(record, BOB) is None
 
 
+async def test_turning_authorisation_off_wipes_each_workers_own_key(open_house: Any) -> None:
+    """Keys that were unwrapped for one worker do not outlive the rule that they were unwrapped under."""
+    async with open_house(authorize="kms", policy=POLICY) as house:
+        record = await house.put(b"value")
+        await house.vault.open(record, ALICE)
+        house.keyrings["default"] = msgspec.structs.replace(house.ring, authorize="broker")
+        await house.clock.advance(2)
+        assert house.vault.counters.evictions["replaced"] == 1
+
+
 async def test_every_input_of_the_decision_is_in_the_cache_key(open_house: Any) -> None:
     """Row, keyring, wraps, their order and versions, KMS keys, cluster, worker, groups: another one, another entry."""
     async with open_house(keys=2) as house:

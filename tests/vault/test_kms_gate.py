@@ -56,6 +56,9 @@ async def test_the_rate_of_calls_is_bounded(open_house: Any) -> None:
         await house.clock.advance(1)
         assert house.unwraps == asked + 2
         assert sorted([await waiter for waiter in waiters]) == ["ok", "ok", "unavailable", "unavailable"]
+        await house.clock.advance(1)
+        late = next(record for record in records if house.vault.try_open(record) is None)
+        assert await outcome(house, late) == "ok"  # at once: those refused have not used up the rate
 
 
 async def test_a_kms_that_does_not_answer_is_left_alone(open_house: Any) -> None:
@@ -89,6 +92,24 @@ async def test_one_probe_at_a_time_finds_out(open_house: Any) -> None:
         assert await outcome(house, records[7]) == "unavailable"
         house.kms[0].hold.set()
         assert await probe == "ok"
+
+
+async def test_a_cancelled_probe_makes_room_for_the_next(open_house: Any) -> None:
+    """When the one request that may find out is cancelled, the next one may."""
+    async with open_house(jitter=lambda: 0.0) as house, asyncio.TaskGroup() as tasks:
+        records = await sealed(house, 6)
+        house.fail(Unavailable("away"))
+        for record in records[:5]:
+            await outcome(house, record)
+        house.fail(None)
+        await house.clock.advance(1.01)
+        house.kms[0].hold = asyncio.Event()
+        probe = tasks.create_task(house.vault.check(house.kms[0].uri))
+        await house.settle()
+        probe.cancel()
+        await house.settle()
+        house.kms[0].hold = None
+        assert await outcome(house, records[5]) == "ok"
 
 
 async def test_a_refusal_is_an_answer_to_the_breaker(open_house: Any) -> None:

@@ -87,6 +87,19 @@ async def test_a_flush_outdates_the_call_under_way(open_house: Any) -> None:
         assert house.unwraps == 2
 
 
+async def test_who_comes_after_a_flush_does_not_wait_for_who_came_before(open_house: Any) -> None:
+    """A request after the flush asks for itself, and is served while the earlier call still hangs."""
+    async with open_house(wait_s=1) as house, asyncio.TaskGroup() as tasks:
+        record = await flushed(house)
+        earlier = tasks.create_task(house.vault.open(record))
+        await house.settle()
+        hanging, house.kms[0].hold = house.kms[0].hold, None
+        house.vault.flush()
+        assert (await house.vault.open(record)).reveal() == b"value"
+        hanging.set()
+        assert (await earlier).reveal() == b"value"
+
+
 async def test_a_denial_after_the_flush_reaches_those_who_waited(open_house: Any) -> None:
     """Who waits across `key flush` is not served by a yes that is older than it."""
     async with open_house() as house, asyncio.TaskGroup() as tasks:
