@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
+from urllib.parse import quote as url_quote
 
 from storage.errors import Damaged, NotOurs, Refused, Unavailable
 from storage.sqlite.connection import check_header, connect, schema_version, sync_folder
@@ -91,8 +92,11 @@ def _copy_into(connection: sqlite3.Connection, source: Path, target: Path, given
 
 def _copy_file(backup: Path, part: Path) -> None:
     try:
-        # Through SQLite, not byte by byte: if `backup` is a database in use, its log belongs to it.
-        with closing(_connect(backup)) as source, closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        # Through SQLite, not byte by byte: if `backup` is a database in use, its log belongs to it. Without a log it is
+        # read as immutable, since even a read-only connection would leave files beside it.
+        mode = "mode=ro" if backup.with_name(f"{backup.name}-wal").exists() else "immutable=1"
+        source = sqlite3.connect(f"file:{url_quote(str(backup))}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_S)
+        with closing(source), closing(sqlite3.connect(part, isolation_level=None)) as copy:
             source.backup(copy)
     except sqlite3.Error as error:
         raise from_sqlite(error, backup) from None

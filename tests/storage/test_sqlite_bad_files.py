@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.conformance.samples import lease
 from storage.errors import Damaged, NewerSchema, NotOurs, StorageError, Unreachable
 from storage.port import Commit
 from storage.records import KeyringRecord, LeaseRecord
@@ -29,8 +30,6 @@ async def _open(path: Path) -> None:
 
 
 async def _make(path: Path, records: int = 0) -> None:
-    from storage.conformance.samples import lease
-
     async with open_sqlite(f"sqlite:///{path}") as storage:
         await storage.commit(Commit(inserts=[lease(n) for n in range(records)]))
 
