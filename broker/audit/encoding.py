@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from typing import get_args
 
 import msgspec
 
@@ -18,20 +20,42 @@ MESSAGE_CHARS_MAX = 120
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(AnyEntry)
 _UTC = timedelta(0)
+_FLOATS = {
+    kind: names
+    for kind in get_args(AnyEntry)
+    if (names := tuple(field.name for field in msgspec.structs.fields(kind) if field.type is float))
+}
 
 
 def encode(entry: Entry) -> bytes:
     """The canonical bytes of `entry`.
 
-    BadRequest: longer than `ENTRY_BYTES_MAX` (name fewer leases in one entry), or `at` is not in UTC.
+    BadRequest: longer than `ENTRY_BYTES_MAX` (name fewer leases in one entry), `at` is not in UTC, a number is not
+    finite, or a text is not Unicode (a surrogate by itself).
     """
     if entry.at.utcoffset() != _UTC:
         raise BadRequest("an audit entry carries an aware instant in UTC")
-    raw = _ENCODER.encode(entry)
+    if (names := _FLOATS.get(type(entry))) is not None:
+        entry = _with_floats(entry, names)
+    try:
+        raw = _ENCODER.encode(entry)
+    except UnicodeEncodeError:
+        raise BadRequest("an audit entry holds Unicode text only") from None
     if len(raw) > ENTRY_BYTES_MAX:
         event = type(entry).__struct_config__.tag
         raise BadRequest(f"audit entry {event} has {len(raw)} bytes, the limit is {ENTRY_BYTES_MAX}; split it")
     return raw
+
+
+def _with_floats(entry: Entry, names: tuple[str, ...]) -> Entry:
+    """`entry` with a float where the fact is one: 300 and 300.0 are equal in Python and differ in JSON."""
+    for name in names:
+        value = getattr(entry, name)
+        if not math.isfinite(value):
+            raise BadRequest(f"the audit entry's {name} is not a finite number")
+        if type(value) is not float:
+            entry = msgspec.structs.replace(entry, **{name: float(value)})
+    return entry
 
 
 def decode(raw: bytes) -> Entry:

@@ -128,5 +128,5 @@ async def _walk(storage: Storage, log: int, wanted: Link, *, lose_all: bool) -> 
 def _refused(log: int, what: str) -> StartRefused:
     return StartRefused(
         f"audit log {log} was changed behind the broker's back: {what}. Restore the newest backup, or start once "
-        "with the loss accepted (audit.accept_loss), which is recorded in the next log"
+        "with --accept-audit-loss, which records the loss in the next log"
     )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 
 from broker.audit.encoding import ENTRY_BYTES_MAX, decode, encode
@@ -79,3 +80,19 @@ def test_instants_are_utc(at: datetime) -> None:
     """An entry with a naive or local instant is never written."""
     with pytest.raises(BadRequest, match="UTC"):
         encode(LogClosed(at=at, actor="system", instance="x"))
+
+
+def test_a_whole_number_of_seconds_is_canonical() -> None:
+    """A TTL given as an integer is written as the float that the fact is, so that the entry verifies later."""
+    granted = decode(VECTORS["lease.granted"].encode())
+    raw = encode(msgspec.structs.replace(granted, ttl_s=300))
+    assert raw.endswith(b'"ttl_s":300.0}')
+    assert encode(decode(raw)) == raw
+
+
+@pytest.mark.parametrize("change", [{"ttl_s": float("inf")}, {"ttl_s": float("nan")}, {"token": "\udc80"}])
+def test_what_json_cannot_say_is_refused(change: dict[str, object]) -> None:
+    """A value that would not decode again is never written."""
+    granted = decode(VECTORS["lease.granted"].encode())
+    with pytest.raises(BadRequest):
+        encode(msgspec.structs.replace(granted, **change))
