@@ -34,8 +34,8 @@ TRIES: Final = 3
 PAGE: Final = 1000
 ANSWER_S: Final = 40.0
 """Longest wait for an answer; the broker's own deadline is 30 s."""
-CHUNK_S: Final = 60.0
-"""Longest wait for the next piece of a download."""
+CHUNK_S: Final = 630.0
+"""Longest wait for the next piece of a download; the broker prepares the first one for at most 600 s."""
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 RETRY_S_MAX: Final = 5.0
 _NO_QUERY: Final[Query] = MappingProxyType({})
@@ -61,6 +61,11 @@ class AdminClient:
     def __init__(self, *, session: aiohttp.ClientSession, reach: Reach) -> None:
         self._session = session
         self._reach = reach
+
+    @property
+    def url(self) -> str:
+        """The broker's base URL."""
+        return self._reach.url
 
     async def get(self, path: str, reply: type[T], query: Query = _NO_QUERY, *, wait_s: float = 0.0) -> T:
         """Read one thing. Refused: as the broker says. NoBroker: nothing there answers."""
@@ -120,12 +125,16 @@ class AdminClient:
         again: bool = False,
         wait_s: float = 0.0,
     ) -> T:
-        """One request. again: repeat it when the connection broke or the broker was busy, at most `TRIES` in all."""
+        """One request, tried `TRIES` times at most.
+
+        again: repeat it also when the connection broke or the broker was unavailable, when nobody knows whether it was
+        carried out. Over a rate limit it was not, so that is always tried again.
+        """
         payload = None if body is None else msgspec.json.encode(body)
         headers = {"Idempotency-Key": key} if key else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        for left in reversed(range(TRIES if again else 1)):
+        for left in reversed(range(TRIES)):
             try:
                 async with self._session.request(
                     method,
@@ -140,11 +149,13 @@ class AdminClient:
                 wanted_s = refused.problem.retry_after_s
                 if not left or wanted_s is None or wanted_s > RETRY_S_MAX:
                     raise
+                if refused.problem.status != 429 and not again:
+                    raise
                 await asyncio.sleep(wanted_s)
             except (aiohttp.ClientConnectorError, TimeoutError) as error:
                 raise self._no_broker(error) from None
             except aiohttp.ClientError as error:
-                if not left:
+                if not (left and again):
                     raise self._no_broker(error) from None
         raise AssertionError("the last try returns or raises")
 

@@ -21,13 +21,13 @@ from broker.cli.reach import URL, find_reach
 P = ParamSpec("P")
 Work = Callable[Concatenate["Operator", P], Awaitable[None]]
 
-_Url = Annotated[str | None, typer.Option("--url", metavar="URL", help=f"The broker, also {URL}.")]
-_Profile = Annotated[
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help=f"The broker, also {URL}.")]
+ProfileFile = Annotated[
     Path | None, typer.Option("--profile", metavar="F", help="The profile with the credential, as `init` writes it.")
 ]
 _SHARED = (
-    inspect.Parameter("url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Url),
-    inspect.Parameter("profile", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Profile),
+    inspect.Parameter("url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Url),
+    inspect.Parameter("profile", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ProfileFile),
     inspect.Parameter("data_dir", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DataDir),
     inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
 )
@@ -61,6 +61,24 @@ def operated(app: typer.Typer, name: str, *examples: str) -> Callable[[Work[P]],
     return add
 
 
+def ask(
+    work: Callable[[Operator], Awaitable[None]],
+    *,
+    url: str | None,
+    profile: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the broker and the credential, and carry `work` out to its end."""
+    reach = find_reach(url=url, profile=profile, data_dir=data_dir, environ=os.environ, home=Path.home())
+
+    async def run() -> None:
+        async with open_client(reach) as client:
+            await work(Operator(client=client, out=Output(json=as_json)))
+
+    asyncio.run(run())
+
+
 def _command(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """The function with the shared options behind its own, running to its end in an event loop."""
     hints = get_type_hints(function, include_extras=True)
@@ -69,13 +87,7 @@ def _command(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*, url: str | None, profile: Path | None, data_dir: Path | None, as_json: bool, **rest: Any) -> None:
-        reach = find_reach(url=url, profile=profile, data_dir=data_dir, environ=os.environ, home=Path.home())
-
-        async def run() -> None:
-            async with open_client(reach) as client:
-                await function(Operator(client=client, out=Output(json=as_json)), **rest)
-
-        asyncio.run(run())
+        ask(lambda operator: function(operator, **rest), url=url, profile=profile, data_dir=data_dir, as_json=as_json)
 
     shared = [*parameters, *_SHARED]
     command.__annotations__ = {each.name: each.annotation for each in shared}
