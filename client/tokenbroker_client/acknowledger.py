@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from tokenbroker_client.connection import Connection
@@ -44,6 +45,15 @@ class Acknowledger:
                 lost = connection
             except (SessionRefused, Closed):
                 return
+
+    async def flush(self) -> None:
+        """Send what is due if there is a connection; takes at most 1 s."""
+        connection = self._link.opened
+        if connection is None:
+            return
+        with suppress(ConnectionLost, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._send_all(connection)
 
     async def _send_all(self, connection: Connection) -> None:
         while self._due:

@@ -133,6 +133,7 @@ async def connect(
             failure = error
         finally:
             await keeper.close()
+            await acks.flush()
             link.close()
             for task in running:
                 task.cancel()

@@ -60,6 +60,8 @@ class _Numbered(msgspec.Struct, frozen=True):
     id: RequestId | None = None
 
 
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding raises: also for bytes that are not UTF-8, text that cannot become UTF-8, and deep nesting."""
 _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
 _NUMBERED: Final = msgspec.json.Decoder(_Numbered)
 
@@ -76,7 +78,7 @@ def decode_client_frame(data: str | bytes) -> ClientFrame:
     """Read what a client sent. Raises BadFrame."""
     try:
         return CLIENT_FRAMES.decode(data)
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+    except _UNREADABLE as error:
         raise BadFrame(_explain(error), request_id=_request_id(data)) from None
 
 
@@ -84,7 +86,7 @@ def decode_server_frame(data: str | bytes) -> ServerFrame | None:
     """Read what a broker sent; None for a type that this release does not know. Raises BadFrame."""
     try:
         return SERVER_FRAMES.decode(data)
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+    except _UNREADABLE as error:
         if _is_unknown(data):
             return None
         raise BadFrame(_explain(error), request_id=_request_id(data)) from None
@@ -92,8 +94,10 @@ def decode_server_frame(data: str | bytes) -> ServerFrame | None:
 
 def _explain(error: Exception) -> str:
     """Say what is wrong in at most 256 characters: a type or a choice of the sender's is quoted, however long."""
-    if isinstance(error, UnicodeEncodeError):
+    if isinstance(error, UnicodeError):
         return "the frame is not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "the frame is nested too deeply"
     text = str(error)
     for pattern, words in _PATTERN_WORDS.items():
         text = text.replace(f"`str` matching regex {pattern!r}", words)
@@ -103,7 +107,7 @@ def _explain(error: Exception) -> str:
 def _is_unknown(data: str | bytes) -> bool:
     try:
         envelope = _ENVELOPE.decode(data)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except _UNREADABLE:
         return False
     return envelope.type is not None and envelope.type not in _SERVER_TYPES
 
@@ -111,5 +115,5 @@ def _is_unknown(data: str | bytes) -> bool:
 def _request_id(data: str | bytes) -> int | None:
     try:
         return _NUMBERED.decode(data).id
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except _UNREADABLE:
         return None
