@@ -1,0 +1,108 @@
+"""Whole stories over real sockets: a broker on port 0 with a database of its own, and workers that speak raw frames."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.setup.initialising import initialise
+from broker.setup.layout import Layout, layout_of
+
+
+def _beside(name: str) -> ModuleType:
+    """A module of this folder that is no test. Tests are no package, so it is loaded by its path."""
+    known = f"flows_{name}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[known] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[known])
+    return sys.modules[known]
+
+
+@pytest.fixture(scope="session")
+def house_parts() -> ModuleType:
+    """The module `house`."""
+    return _beside("house")
+
+
+@pytest.fixture(scope="session")
+def wire() -> ModuleType:
+    """The module `wire_client`."""
+    return _beside("wire_client")
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A cluster as `init` leaves it; every test gets a copy of its database."""
+    layout = layout_of(data_dir=tmp_path_factory.mktemp("founded") / "data", config=None)
+    asyncio.run(initialise(layout, own_config=False, passphrase_file=None, new_credential=False, clock=SystemClock()))
+    return layout
+
+
+@pytest.fixture
+def config(founded: Layout, tmp_path: Path, house_parts: Any) -> Path:
+    """The configuration of a fresh cluster on disk."""
+    path: Path = house_parts.settle_in(founded, tmp_path / "data")
+    return path
+
+
+@pytest.fixture
+def open_house(
+    config: Path, monkeypatch: pytest.MonkeyPatch, house_parts: Any
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
+    """Serves the cluster of `config`, as often as a test wants."""
+
+    def opened(**options: Any) -> AbstractAsyncContextManager[Any]:
+        serving: AbstractAsyncContextManager[Any] = house_parts.open_house(config, monkeypatch, **options)
+        return serving
+
+    return opened
+
+
+@pytest.fixture
+async def house(open_house: Any, prepare: Any) -> AsyncIterator[Any]:
+    """A broker with worker ci-1 that is granted github/* for a minute, and token github/ci."""
+    async with open_house() as opened:
+        await prepare(opened)
+        yield opened
+
+
+@pytest.fixture
+def prepare(wire: Any) -> Any:
+    """Gives a broker worker ci-1, its grant for github/*, and token github/ci with value s3cret."""
+
+    async def furnish(house: Any, ttl_s: int = 60, max_ttl_s: int = 3600, worker: str = "ci-1") -> Any:
+        who = wire.Identity(worker)
+        await house.register(who)
+        house.workers[worker] = who
+        house.granted = await house.grant(f"worker:{worker}", "github/*", ttl_s, max_ttl_s)
+        if worker == "ci-1":
+            await house.put("github/ci", b"s3cret")
+        return who
+
+    return furnish
+
+
+@pytest.fixture
+def welcomed(wire: Any) -> Any:
+    """Connects a worker of a house (by default ci-1) and proves it."""
+
+    @asynccontextmanager
+    async def connect(house: Any, worker: str = "ci-1", **options: Any) -> AsyncIterator[Any]:
+        async with wire.dial(house.url, **options) as connection:
+            answer = await connection.handshake(house.workers[worker])
+            assert answer["type"] == "welcome", answer
+            yield connection
+
+    return connect

@@ -1,0 +1,230 @@
+"""A whole broker on a free port, over an SQLite file of its own, and whatever a test needs to do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import app
+from broker.admin.grants import NewGrant
+from broker.admin.put import NewVersion, Put
+from broker.admin.workers import NewWorker
+from broker.api.services import Services, make_services
+from broker.app import Broker, open_broker
+from broker.audit.encoding import decode
+from broker.audit.entries import Entry
+from broker.audit.report import Report
+from broker.audit.source import StorageSource
+from broker.audit.verify import verify_live
+from broker.clock import Clock
+from broker.settings import Settings, load_settings
+from broker.setup.layout import Layout
+from storage.errors import Unavailable
+from storage.port import Change, Commit, Committed, Storage
+from storage.records import GrantRecord, LeaseRecord, SessionRecord, WorkerRecord
+
+ACTOR = "admin:root"
+
+
+class Moody:
+    """A real storage that can be told to fail. All else passes through.
+
+    refuse: commits that are refused. late_s: how long a commit takes to be confirmed after it was written.
+    deaf: the feed cannot be read. gate: what commits wait for before they are written.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.inner = storage
+        self.refuse: Callable[[Commit], bool] = lambda commit: False
+        self.slow: Callable[[Commit], bool] = lambda commit: True
+        self.late_s = 0.0
+        self.deaf = False
+        self.gate: asyncio.Event | None = None
+        self.waiting = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def commit(self, commit: Commit) -> Committed:
+        if self.refuse(commit):
+            raise Unavailable("the disk is on strike")
+        slow = self.slow(commit)
+        if self.gate is not None and slow:
+            self.waiting += 1
+            await self.gate.wait()
+        committed = await self.inner.commit(commit)
+        if self.late_s and slow:
+            await asyncio.sleep(self.late_s)
+        return committed
+
+    async def feed(self, after: int, limit: int = 1000) -> list[Change]:
+        if self.deaf:
+            raise Unavailable("the feed is on strike")
+        return await self.inner.feed(after, limit)
+
+
+@dataclass(kw_only=True)
+class House:
+    """A running broker and its admin services."""
+
+    settings: Settings
+    broker: Broker
+    storage: Moody
+    services: Services
+    url: str
+    workers: dict[str, Any] = field(default_factory=dict)
+
+    async def put(self, token: str, value: bytes = b"secret", **options: Any) -> Put:
+        """Store a value as the token's next version, and wait until the broker acts on it."""
+        put = await self.services.putter.put(NewVersion(token=token, value=value, **options), actor=ACTOR)
+        await self.settled()
+        return put
+
+    async def grant(
+        self, subject: str, pattern: str, ttl_s: int = 60, max_ttl_s: int = 3600, expires_at: datetime | None = None
+    ) -> GrantRecord:
+        new = NewGrant(subject=subject, pattern=pattern, ttl_s=ttl_s, max_ttl_s=max_ttl_s, expires_at=expires_at)
+        record = await self.services.grants.add(new, actor=ACTOR)
+        await self.settled()
+        return record
+
+    async def register(self, who: Any, **options: Any) -> WorkerRecord:
+        new = NewWorker(name=who.name, public_key=who.public_key, **options)
+        record = await self.services.workers.register(new, actor=ACTOR)
+        await self.settled()
+        return record
+
+    async def settled(self) -> None:
+        """Return when the broker acts on every change made so far."""
+        await self.broker.feed.caught_up()
+
+    async def row(self, lease: str) -> LeaseRecord:
+        record = await self.storage.get(LeaseRecord, (lease,))
+        assert record is not None
+        found: LeaseRecord = record
+        return found
+
+    async def leases(self) -> list[LeaseRecord]:
+        return await _all(self.storage, LeaseRecord)
+
+    async def sessions(self) -> list[SessionRecord]:
+        return await _all(self.storage, SessionRecord)
+
+    async def entries(self, kind: type[Entry]) -> list[Any]:
+        """The audit entries of one kind, oldest first."""
+        return [entry for entry in await audit_entries(self.storage) if isinstance(entry, kind)]
+
+    async def verified(self) -> Report:
+        return await verify_live(self.storage, vkey=self.broker.journal.vkey, leases=await self.leases())
+
+    async def until(self, condition: Callable[[], Awaitable[bool] | bool], within_s: float = 5.0) -> None:
+        await until(condition, within_s)
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float = 5.0) -> None:
+    """Return as soon as the condition holds; TimeoutError when it does not in time."""
+    async with asyncio.timeout(within_s):
+        while True:
+            holds = condition()
+            if not isinstance(holds, bool):
+                holds = await holds
+            if holds:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def _all(storage: Any, kind: Any) -> list[Any]:
+    rows: list[Any] = []
+    after = None
+    while True:
+        page = await storage.select(kind, after=after)
+        rows += page.records
+        after = page.next
+        if after is None:
+            return rows
+
+
+async def audit_entries(storage: Any) -> list[Entry]:
+    """Every entry of every audit log."""
+    source = StorageSource(storage=storage)
+    found: list[Entry] = []
+    for facts in await source.logs():
+        async for batch in source.batches(facts.log):
+            found += [decode(entry) for entry in batch.entries]
+    return found
+
+
+def settle_in(founded: Layout, folder: Path) -> Path:
+    """A copy of a founded cluster in a folder of its own, sharing the KMS key; the path of its configuration."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy(founded.database, folder / "broker.db")
+    text = founded.config.read_text().replace(str(founded.database), str(folder / "broker.db"))
+    config = folder / "broker.toml"
+    config.write_text(text)
+    return config
+
+
+@asynccontextmanager
+async def open_house(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    clock: Clock | None = None,
+    session: dict[str, Any] | None = None,
+    leases: dict[str, Any] | None = None,
+    kms: Callable[[Any], Any] | None = None,
+    **environ: str,
+) -> AsyncIterator[House]:
+    """Serve the cluster of `config` in this process. session, leases: bounds that differ; environ: settings."""
+    overlaid = {f"TOKENBROKER_{name.upper()}": value for name, value in environ.items()}
+    settings = load_settings(config, {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0", **overlaid})
+    opened: list[Moody] = []
+
+    @asynccontextmanager
+    async def moody_storage(url: str) -> AsyncIterator[Any]:
+        async with storage_of(url) as storage:
+            opened.append(Moody(storage))
+            yield opened[-1]
+
+    @asynccontextmanager
+    async def other_kms(uri: str) -> AsyncIterator[Any]:
+        async with kms_of(uri) as key:
+            yield key if kms is None else kms(key)
+
+    with monkeypatch.context() as patch:
+        storage_of, kms_of = app.open_storage, app.open_kms
+        patch.setattr(app, "open_storage", moody_storage)
+        patch.setattr(app, "open_kms", other_kms)
+        patch.setattr(app, "SessionSettings", _with(app.SessionSettings, session or {}))
+        patch.setattr(app, "LeaseSettings", _with(app.LeaseSettings, leases or {}))
+        async with AsyncExitStack() as stack:
+            broker = await stack.enter_async_context(open_broker(settings, clock=clock))
+            stack.push_async_callback(broker.desk.drained)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
+            stack.callback(lambda: [loop.cancel() for loop in loops])
+            url = await stack.enter_async_context(app._listening(broker, "127.0.0.1", 0))
+            services = make_services(
+                cluster_id=broker.root.cluster_id,
+                instance=settings.instance,
+                clock=broker.clock,
+                authority=broker.authority,
+                storage=opened[0],
+                vault=broker.vault,
+                leases=broker.leases,
+                vkey=broker.journal.vkey,
+                scratch=config.parent,
+            )
+            yield House(settings=settings, broker=broker, storage=opened[0], services=services, url=url)
+
+
+def _with(kind: Callable[..., Any], changed: dict[str, Any]) -> Callable[..., Any]:
+    return lambda **given: kind(**{**given, **changed})
