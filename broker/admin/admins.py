@@ -26,7 +26,7 @@ from storage.records import AdminRecord
 
 ADMINS_MAX: Final = 1000
 FIRST_ADMIN: Final = "root"
-"""What `init` calls the first admin."""
+"""What `init` calls the first admin, who has the role admin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +50,6 @@ class AdminAdmin:
         if record is None:
             raise NotFound(f"admin {name}: there is no such admin")
         return record
-
-    async def bootstrap(self) -> Minted | None:
-        """Make the first admin, named root, with every power; None when there is an admin already."""
-        if len(self._authority.admins):
-            return None
-        return await self.create(FIRST_ADMIN, roles=[Role.ADMIN], expires_at=None, actor="system")
 
     async def create(
         self,
@@ -91,7 +85,7 @@ class AdminAdmin:
                 aside=once(name),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def replace_credential(
         self, name: str, *, actor: str, if_match: int | None = None, once: Once = nothing_beside
@@ -110,7 +104,7 @@ class AdminAdmin:
                 aside=once(name),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def disable(self, name: str, *, actor: str, if_match: int | None = None) -> AdminRecord:
         """Refuse its credential until it is enabled. LastAdmin: nobody else could administer. NotFound."""
@@ -133,7 +127,7 @@ class AdminAdmin:
                 deletes=(Delete(AdminRecord, admin.key, admin.rev),),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def _set_disabled(
         self, name: str, change: str, actor: str, if_match: int | None, *, disabled: bool
@@ -147,7 +141,7 @@ class AdminAdmin:
             kept = self._keeping_one(admin) if disabled else ()
             return Plan(result=after, entries=(self._entry(after, change, actor),), updates=(after, *kept))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     def _keeping_one(self, leaving: AdminRecord) -> tuple[AdminRecord, ...]:
         """An update of somebody who stays able to administer. LastAdmin: there is nobody.

@@ -19,7 +19,7 @@ CODE_PREFIX: Final = "tbe_"
 SECRET_BYTES: Final = 32
 
 _CREDENTIAL: Final = re.compile(r"tba_[A-Za-z0-9_-]{43}")
-_CODE: Final = re.compile(r"(tbe_([0-9a-v]{20}))\.([A-Za-z0-9_-]{43})")
+_CODE: Final = re.compile(r"(tbe_([0-9a-z]{16,64}))\.([A-Za-z0-9_-]{43})")
 
 
 class Code(NamedTuple):

@@ -100,7 +100,7 @@ class Enrolment:
                 aside=once(enrolment),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def redeem(self, code: str, *, public_key: bytes, signature: bytes, source: str) -> WorkerRecord:
         """Register the code's worker with this key, or add the key to it; the worker as it is then.
@@ -114,7 +114,7 @@ class Enrolment:
             parsed = parse_code(code)
             # The proof is checked before the code is looked up, so that time tells nothing about codes.
             _check_proof(parsed, public_key, signature)
-            return await carry_out(self._authority, self._clock, lambda: self._redemption(parsed, public_key))
+            return await carry_out(self._authority, lambda: self._redemption(parsed, public_key))
         except _Unacceptable as refused:
             await self._record_refusal(refused, source)
             raise EnrolmentRefused from None

@@ -92,7 +92,7 @@ class GrantAdmin:
             entry = self._entry(record, "added", actor)
             return Plan(result=record, entries=(entry,), inserts=(record,), aside=once(record.id))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def remove(self, grant: str, *, actor: str, if_match: int | None = None) -> None:
         """End a grant; leases that only it covered are revoked. NotFound; PreconditionFailed."""
@@ -103,7 +103,7 @@ class GrantAdmin:
             entry = self._entry(record, "removed", actor)
             return Plan(result=None, entries=(entry,), deletes=(Delete(GrantRecord, record.key, record.rev),))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     def test(self, *, worker: str, token: str, source: str | None) -> Explanation:
         """Say which grant lets the worker lease the token, or why none does. NotFound: no such worker."""

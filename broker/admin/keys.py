@@ -100,7 +100,7 @@ class KeyAdmin:
                 aside=once(name),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def rotate(self, name: str, *, actor: str, from_data_key: str | None = None) -> Rotated:
         """Give the keyring a fresh active data key; the one before only opens from now on.
@@ -124,7 +124,7 @@ class KeyAdmin:
                 updates=(after, opening),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def flush(self, *, actor: str) -> None:
         """Wipe every unwrapped data key in this process; the next use asks the KMS again. Recorded first."""

@@ -13,16 +13,14 @@ from broker.admin.errors import PreconditionFailed
 from broker.admin.once import NO_ASIDE, Aside
 from broker.audit.entries import Entry
 from broker.authority.authority import Authority
-from broker.clock import Clock
 from broker.errors import Conflict
 from storage.port import Delete
 from storage.table import Record
 
 T = TypeVar("T")
 
-ATTEMPTS_MAX: Final = 8
-PAUSE_S: Final = 0.02
-"""Between attempts, times the attempt: another replica's change has to arrive through the feed first."""
+ATTEMPTS_MAX: Final = 16
+"""Each lost attempt means that somebody else's change of the same thing was made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +40,8 @@ class Plan(Generic[T]):
         return not (self.entries or self.inserts or self.updates or self.deletes)
 
 
-async def carry_out(authority: Authority, clock: Clock, decide: Callable[[], Awaitable[Plan[T]]]) -> T:
-    """Decide and commit, again when something changed in between, at most 8 times; the result once it is durable.
+async def carry_out(authority: Authority, decide: Callable[[], Awaitable[Plan[T]]]) -> T:
+    """Decide and commit, again when something changed in between, at most 16 times; the result once it is durable.
 
     `decide` reads what is true and raises what it refuses; a Conflict of its own is final. Conflict: it kept changing.
     Raises what `Authority.commit` raises. A cancelled commit is whole or absent.
@@ -62,7 +60,6 @@ async def carry_out(authority: Authority, clock: Clock, decide: Callable[[], Awa
         except Conflict:
             if attempt == ATTEMPTS_MAX:
                 raise
-            await clock.sleep(PAUSE_S * attempt)
             continue
         return plan.result
     raise AssertionError("the last attempt returns or raises")

@@ -90,7 +90,7 @@ class TokenPutter:
                 aside=once(str(version.version)),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     def _check_put(self, new: NewVersion, before: TokenRecord | None, if_match: int | None) -> None:
         if before is None:

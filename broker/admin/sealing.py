@@ -77,5 +77,5 @@ class Sealer:
                 record = self._vault.propose_reservation(self._keys.active(self._keys.keyring(name)))
                 return Plan(result=record, entries=(), updates=(record,))
 
-            self._vault.credit_reservation(await carry_out(self._authority, self._clock, decide))
+            self._vault.credit_reservation(await carry_out(self._authority, decide))
             self._blocks += 1

@@ -77,7 +77,7 @@ class TokenAdmin:
                 updates=(head, promoted, *step_down(others)),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def destroy(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
         """Empty a version for good. InUse: it is current and the token is enabled. Gone: it was before. NotFound."""
@@ -95,7 +95,7 @@ class TokenAdmin:
                 updates=(head, emptied),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
         """Remove a token with all its versions. One that has over 1000 goes in several commits, disabled by the first.
@@ -121,7 +121,7 @@ class TokenAdmin:
                 deletes=versions,
             )
 
-        while not await carry_out(self._authority, self._clock, decide):
+        while not await carry_out(self._authority, decide):
             if_match = None
 
     async def _change(
@@ -135,7 +135,7 @@ class TokenAdmin:
             after = self._next(token, **fields)
             return Plan(result=after, entries=(self._entry(name, change, actor),), updates=(after,))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     def _next(self, token: TokenRecord, **fields: object) -> TokenRecord:
         return msgspec.structs.replace(token, rev=token.rev + 1, updated_at=self._clock.now(), **fields)

@@ -71,7 +71,7 @@ class WorkerAdmin:
             entry = self._entry(record, "registered", actor, key_sha256(new.public_key))
             return Plan(result=record, entries=(entry,), inserts=(record,), aside=once(record.name))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def update(
         self,
@@ -136,7 +136,7 @@ class WorkerAdmin:
                 ),
             )
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     async def _change(
         self,
@@ -159,7 +159,7 @@ class WorkerAdmin:
             entry = self._entry(after, change, actor, key)
             return Plan(result=after, entries=(entry,), updates=(after,), aside=once(name))
 
-        return await carry_out(self._authority, self._clock, decide)
+        return await carry_out(self._authority, decide)
 
     def _checked(self, field: str, value: object) -> object:
         match field, value:

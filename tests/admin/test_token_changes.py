@@ -1,0 +1,212 @@
+"""What operators do to tokens: putting, promoting, disabling, destroying, deleting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker.admin.errors import Exists, InUse, PreconditionFailed, ValueRefused
+from broker.admin.put import NewVersion
+from broker.audit.entries import TokenChanged
+from broker.errors import BadRequest, Conflict, Gone, NotFound
+from broker.policy.errors import LabelsRefused, NameRefused
+
+ROOT = "admin:root"
+NAME = "github/ci"
+
+
+async def put(house, value=b"value", **more):
+    return await house.services.putter.put(NewVersion(token=NAME, value=value, **more), actor=ROOT)
+
+
+async def stages(house, name=NAME):
+    page = await house.services.book.versions(name, after=None)
+    return {record.version: record.stage for record in page.records}
+
+
+async def test_the_first_value_makes_the_token(house) -> None:
+    """The first put creates the token with version 1 current, in the default keyring, and records one entry."""
+    made = await put(house, labels={"team": "ci"})
+    token = await house.services.book.token(NAME)
+    assert (token.current, token.latest, token.keyring, token.labels) == (1, 1, "default", {"team": "ci"})
+    assert (made.version.stage, made.version.content_type) == ("current", "text/plain")
+    changes = [entry for entry in await house.recorded() if isinstance(entry, TokenChanged)]
+    assert [(entry.change, entry.version, entry.actor) for entry in changes] == [("put", 1, ROOT)]
+
+
+async def test_each_put_moves_the_versions_before_it_one_step_down(house) -> None:
+    """After three puts the third is current, the second previous, the first retired."""
+    for _ in range(3):
+        await put(house)
+    assert await stages(house) == {1: "retired", 2: "previous", 3: "current"}
+
+
+async def test_a_pending_value_changes_nothing_until_it_is_promoted(house) -> None:
+    """A pending version leaves the current one alone; promoting swaps them."""
+    await put(house)
+    await put(house, stage="pending")
+    assert await stages(house) == {1: "current", 2: "pending"}
+    await house.services.tokens.promote(NAME, 2, actor=ROOT)
+    assert await stages(house) == {1: "previous", 2: "current"}
+
+
+async def test_a_former_version_can_be_made_current_again(house) -> None:
+    """Promoting the previous version rolls back: the two change places."""
+    await put(house)
+    await put(house)
+    await house.services.tokens.promote(NAME, 1, actor=ROOT)
+    assert await stages(house) == {1: "current", 2: "previous"}
+    assert (await house.services.book.token(NAME)).current == 1
+
+
+async def test_promoting_the_current_version_writes_nothing(house) -> None:
+    """Promoting what is current keeps the revision and leaves no audit entry."""
+    before = (await put(house)).token
+    entries = len(await house.recorded())
+    assert (await house.services.tokens.promote(NAME, 1, actor=ROOT)).token.rev == before.rev
+    assert len(await house.recorded()) == entries
+
+
+async def test_parallel_puts_all_succeed_with_numbers_of_their_own(house) -> None:
+    """Five puts at once give five versions without gaps, exactly one of them current."""
+    done = await asyncio.gather(*(put(house, f"{n}".encode()) for n in range(5)))
+    assert sorted(one.version.version for one in done) == [1, 2, 3, 4, 5]
+    found = await stages(house)
+    assert sorted(found.values()) == ["current", "previous", "retired", "retired", "retired"]
+
+
+async def test_a_put_on_another_revision_is_refused(house) -> None:
+    """Compare-and-set: a stale revision is refused with the current one named, and nothing is stored."""
+    await put(house)
+    second = (await put(house)).token
+    with pytest.raises(PreconditionFailed) as refused:
+        await house.services.putter.put(NewVersion(token=NAME, value=b"x"), actor=ROOT, if_match=1)
+    assert refused.value.current == second.rev
+    assert len(await stages(house)) == 2
+
+
+async def test_a_put_that_wants_a_fresh_token_is_refused_where_one_is(house) -> None:
+    """Revision 0 means "must not exist yet"."""
+    new = NewVersion(token=NAME, value=b"x")
+    await house.services.putter.put(new, actor=ROOT, if_match=0)
+    with pytest.raises(Exists):
+        await house.services.putter.put(new, actor=ROOT, if_match=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"value": b""}, ValueRefused),
+        ({"value": bytes(65_537)}, ValueRefused),
+        ({"token": "Github/CI"}, NameRefused),
+        ({"token": "a/b/c/d/e/f/g/h/i"}, NameRefused),
+        ({"labels": {f"l{n}": "" for n in range(33)}}, LabelsRefused),
+        ({"content_type": "nonsense"}, ValueRefused),
+        ({"content_type": "text/" + "x" * 124}, ValueRefused),
+        ({"keyring": "none-such"}, NotFound),
+        ({"keyring": "Not A Name"}, NameRefused),
+        ({"previous_valid_s": -1}, ValueRefused),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value.__name__,
+)
+async def test_what_is_out_of_bounds_is_refused_and_leaves_nothing(house, more, error) -> None:
+    """Each bound of a put has its typed error, under BadRequest or NotFound, and stores neither token nor entry."""
+    entries = len(await house.recorded())
+    with pytest.raises(error):
+        await house.services.putter.put(NewVersion(**{"token": NAME, "value": b"x", **more}), actor=ROOT)
+    assert await house.services.book.find(NAME) is None
+    assert len(await house.recorded()) == entries
+
+
+@pytest.mark.parametrize("size", [1, 65_536])
+async def test_values_at_their_bounds_come_back_byte_for_byte(house, size) -> None:
+    """The smallest and the largest value are stored and revealed unchanged."""
+    value = bytes(range(256)) * 256
+    await put(house, value[:size])
+    revealed = await house.services.revealer.reveal(NAME, version=None, actor=ROOT)
+    assert revealed.value.reveal() == value[:size]
+
+
+async def test_a_token_stays_in_its_keyring(house) -> None:
+    """Putting into another keyring than the token's is refused, and says what to do."""
+    await house.services.keys.add_keyring("other", kms_keys=(), authorize="broker", actor=ROOT)
+    await put(house)
+    with pytest.raises(Conflict, match="delete it and put it again"):
+        await put(house, keyring="other")
+
+
+async def test_the_current_version_is_destroyed_only_while_nobody_may_lease_it(house) -> None:
+    """Destroying the current version is refused while the token is enabled, and empties it for good afterwards."""
+    await put(house)
+    with pytest.raises(InUse):
+        await house.services.tokens.destroy(NAME, 1, actor=ROOT)
+    await house.services.tokens.disable(NAME, actor=ROOT)
+    done = await house.services.tokens.destroy(NAME, 1, actor=ROOT)
+    assert (done.token.current, done.version.sealed) == (0, b"")
+    with pytest.raises(Gone):
+        await house.services.tokens.promote(NAME, 1, actor=ROOT)
+    with pytest.raises(Gone):
+        await house.services.tokens.destroy(NAME, 1, actor=ROOT)
+
+
+async def test_disabling_twice_is_one_change(house) -> None:
+    """Asking for what is so already changes neither revision nor log."""
+    await put(house)
+    first = await house.services.tokens.disable(NAME, actor=ROOT)
+    again = await house.services.tokens.disable(NAME, actor=ROOT)
+    assert (first.disabled, again.rev) == (True, first.rev)
+    changes = [entry.change for entry in await house.recorded() if isinstance(entry, TokenChanged)]
+    assert changes == ["put", "disabled"]
+
+
+async def test_labels_are_replaced_as_a_whole(house) -> None:
+    """Describing replaces the labels and keeps what is not named."""
+    await put(house, labels={"a": "1"}, previous_valid_s=60)
+    after = await house.services.tokens.describe(NAME, labels={"b": "2"}, previous_valid_s=None, actor=ROOT)
+    assert (after.labels, after.previous_valid_s) == ({"b": "2"}, 60)
+
+
+async def test_deleting_removes_every_version(house) -> None:
+    """A deleted token leaves no row; putting it again begins at version 1."""
+    for _ in range(3):
+        await put(house)
+    await house.services.tokens.delete(NAME, actor=ROOT)
+    with pytest.raises(NotFound):
+        await house.services.book.token(NAME)
+    assert (await put(house)).version.version == 1
+    assert await stages(house) == {1: "current"}
+
+
+@pytest.mark.parametrize("act", ["show", "promote", "disable", "delete", "reveal"])
+async def test_what_is_not_there_is_not_found(house, act) -> None:
+    """Every operation on an unknown token says NotFound."""
+    services = house.services
+    calls = {
+        "show": lambda: services.book.token(NAME),
+        "promote": lambda: services.tokens.promote(NAME, 1, actor=ROOT),
+        "disable": lambda: services.tokens.disable(NAME, actor=ROOT),
+        "delete": lambda: services.tokens.delete(NAME, actor=ROOT),
+        "reveal": lambda: services.revealer.reveal(NAME, version=None, actor=ROOT),
+    }
+    with pytest.raises(NotFound):
+        await calls[act]()
+
+
+async def test_lists_by_prefix_are_whole_and_in_order(house) -> None:
+    """A prefix finds the exact name, longer ones, and nothing else, page by page."""
+    for name in ("a", "app", "app/one", "app/two", "app-2", "apple", "b"):
+        await house.services.putter.put(NewVersion(token=name, value=b"x"), actor=ROOT)
+    seen, after = [], None
+    while True:
+        page = await house.services.book.tokens(prefix="app", after=after, limit=2)
+        seen += [record.name for record in page.records]
+        if (after := page.next) is None:
+            break
+    assert seen == ["app", "app-2", "app/one", "app/two", "apple"]
+
+
+async def test_names_are_checked_before_storage_is_asked(house) -> None:
+    """A text that no token can be called is a bad request, not a missing token."""
+    with pytest.raises(BadRequest):
+        await house.services.book.token("../etc/passwd")
