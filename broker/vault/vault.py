@@ -45,13 +45,17 @@ class Opener:
         self._held = held
 
     def open(self, record: VersionRecord) -> Secret:
-        """The value of `record`. SealBroken: the row is not what was sealed under this data key."""
+        """The value of `record`. SealBroken: the row is not what was sealed. KeyUnavailable: used after an await."""
         held = self._held
         context = held.need.value_contexts.of(record.token, record.version)
         try:
             return Secret(open_value(fmt=record.fmt, key=held.key, context=context, sealed=record.sealed))
         except SealBroken as error:
             broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
+        if not held.live:
+            # A key that was wiped meanwhile opens nothing, which must not be taken for a row that was tampered with.
+            detail = "the key was wiped before it was used"
+            raise held.need.failure(FailureKind.UNAVAILABLE, reason="evicted", detail=detail).error(retry_after_s=0.1)
         raise broken
 
 

@@ -28,7 +28,7 @@ RING = "default"
 
 
 class FaultyKms:
-    """A real KMS key. error: what unwrap and wrap raise; reply: what unwrap gives; hold: what unwrap and check wait for."""
+    """A real KMS key. error: raised by wrap and unwrap; reply: given by unwrap; hold: unwrap and check wait for it."""
 
     def __init__(self, inner: Kms) -> None:
         self._inner = inner

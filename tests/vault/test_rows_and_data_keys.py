@@ -26,6 +26,28 @@ async def test_a_row_that_was_changed_does_not_open(open_house: Any, moved: dict
             house.vault.try_open(msgspec.structs.replace(record, **moved))
 
 
+async def test_an_opener_opens_every_version_under_its_data_key(open_house: Any) -> None:
+    """One look at the key cache serves many versions, and not those of another data key."""
+    async with open_house() as house:
+        records = [await house.put(f"value-{number}".encode(), version=number) for number in range(1, 4)]
+        await house.add_data_key("dk-2")
+        other = await house.put(b"other")
+        opener = house.vault.opener("dk-1", "default")
+        assert [opener.open(record).reveal() for record in records] == [b"value-1", b"value-2", b"value-3"]
+        with pytest.raises(SealBroken):
+            opener.open(other)
+
+
+async def test_an_opener_that_was_kept_too_long_cries_no_tampering(open_house: Any) -> None:
+    """A key that was wiped meanwhile makes a value unavailable; the row is not blamed."""
+    async with open_house() as house:
+        record = await house.put(b"value")
+        opener = house.vault.opener("dk-1", "default")
+        house.vault.flush()
+        with pytest.raises(KeyUnavailable, match="wiped"):
+            opener.open(record)
+
+
 async def test_swapped_values_do_not_open(open_house: Any) -> None:
     """Two rows whose sealed values were exchanged both stay shut."""
     async with open_house() as house:
