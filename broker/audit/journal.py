@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -113,7 +114,8 @@ class Journal:
         )
         task = self._tasks.create_task(self._land(commit, encoded), name="audit commit")
         self._in_flight.add(task)
-        task.add_done_callback(self._in_flight.discard)
+        self._in_flight_entries += len(encoded)  # before any other caller is admitted, not when the task starts
+        task.add_done_callback(partial(self._ended, entries=len(encoded)))
         done, _ = await asyncio.wait((task,), timeout=self._settings.commit_deadline_s)
         if not done:
             self.counters.late += 1
@@ -137,7 +139,6 @@ class Journal:
 
     async def _land(self, commit: Commit, encoded: tuple[bytes, ...]) -> Committed | Exception:
         """Carry one commit to its end, whoever still waits for it. Errors are returned: raised, they would end all."""
-        self._in_flight_entries += len(encoded)
         try:
             committed = await self._storage.commit(commit)
             self.counters.commits += 1
@@ -160,8 +161,10 @@ class Journal:
             return error
         else:
             return committed
-        finally:
-            self._in_flight_entries -= len(encoded)
+
+    def _ended(self, task: asyncio.Task[Committed | Exception], *, entries: int) -> None:
+        self._in_flight.discard(task)
+        self._in_flight_entries -= entries
 
     def _doubt(self, encoded: tuple[bytes, ...]) -> None:
         if encoded:

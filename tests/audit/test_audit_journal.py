@@ -215,6 +215,15 @@ async def test_entries_on_their_way_count_towards_the_bound(
         await waiting
 
 
+async def test_a_burst_cannot_pass_the_bound(opening: Any, granted: Granted) -> None:
+    """Commits that arrive in one moment are admitted one by one, up to the bound and no further."""
+    settings = AuditSettings(unsigned_entries_max=10, close_deadline_s=1.0)
+    async with opening(settings=settings) as journal:
+        burst = (journal.commit(granted(3, 3 * number)) for number in range(5))
+        outcomes = await asyncio.gather(*burst, return_exceptions=True)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Committed"] * 3 + ["Unavailable"] * 2
+
+
 async def test_entries_removed_beneath_the_broker_stop_it(
     opening: Any, storage: Any, granted: Granted, tamper: Any
 ) -> None:
