@@ -9,8 +9,9 @@ from broker.ids import time_ordered_ids
 from broker.leases.context import Context
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
+from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
-from storage.records import LeaseRecord, VersionRecord
+from storage.records import GrantRecord, LeaseRecord, VersionRecord, WorkerRecord
 from storage.table import Key
 from tokenbroker_client.wire import Encoding, encode_value
 
@@ -23,6 +24,7 @@ class Batch:
     __slots__ = (
         "_opened",
         "_openers",
+        "_terms",
         "announce",
         "context",
         "entries",
@@ -48,6 +50,7 @@ class Batch:
         self.entries: list[Entry] = []
         self.announce: list[tuple[str, Key]] = []
         self._opened: dict[tuple[str, int], Opened] = {}
+        self._terms: dict[tuple[str, datetime | None, float | None], Terms] = {}
         self._openers: dict[tuple[str, str], Opener] = {}
 
     def open(self, version: VersionRecord, holder: Holder) -> Opened:
@@ -72,6 +75,14 @@ class Batch:
             if data_key in self._openers:
                 self._opened[name] = opened
         return opened
+
+    def first_terms(self, grant: GrantRecord, worker: WorkerRecord, asked_s: float | None) -> Terms:
+        """The terms of a lease granted now; worked out once for all that have the same grant, end and wish."""
+        wish = (grant.id, worker.expires_at, asked_s)
+        terms = self._terms.get(wish)
+        if terms is None:
+            terms = self._terms[wish] = first_terms(grant, worker, self.now, asked_s)
+        return terms
 
     def _for_all(self, keyring: str) -> bool:
         """Whether what opens for one worker opens for all that have a grant: the KMS does not decide per worker."""

@@ -60,17 +60,16 @@ class Context:
             raise NotAllowed(str(decision.refusal))
         return decision.grant, worker
 
-    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, now: datetime) -> None:
+    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> None:
         """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left.
 
-        held: the lease as this session held it before, if it did.
+        held: the lease as this session held it before, if it did. left_s: seconds from `mono` until it expires.
         """
-        left_s = (record.expires_at - now).total_seconds()
         if held is None:
-            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=mono + left_s / 2)
             before = holder.leases.get(record.token)
             if before is not None:
                 self.drop(before)
+            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=mono + left_s / 2)
             self.holdings.add(held)
         else:
             held.record, held.expires, held.renew_at = record, mono + left_s, mono + left_s / 2
@@ -89,6 +88,7 @@ class Context:
         for held in list(holder.leases.values()):
             self.drop(held)
         holder.revoking.clear()
+        self.holdings.leave(holder)
 
     async def read_leases(self, leases: Sequence[str]) -> dict[str, LeaseRecord]:
         """The rows of these leases by id, those that exist. Raises what storage raises."""

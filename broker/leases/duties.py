@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 _RETRY_S = 1.0
 _PUSH_MAX = 500
+_WARM_PAUSE_S = 0.005
 
 
 class Duties:
@@ -41,6 +42,7 @@ class Duties:
             tasks.create_task(self._renew())
             tasks.create_task(self._expire())
             tasks.create_task(self._retry())
+            tasks.create_task(self._warm())
 
     def recheck(self, leases: list[Held]) -> None:
         """Something about these leases' tokens or authority changed: push, revoke, or leave them."""
@@ -83,6 +85,13 @@ class Duties:
             await self._clock.sleep(_RETRY_S)
             failed, self._failed = self._failed, set()
             self.recheck([held for held in failed if not held.holder.closed])
+
+    async def _warm(self) -> None:
+        """Read token heads ahead, so that the first lease of each token costs what later ones do."""
+        try:
+            await self._context.heads.warm(pause=lambda: self._clock.sleep(_WARM_PAUSE_S))
+        except (StorageError, BrokerError) as error:
+            log.warning("heads_not_warmed", error=str(error))
 
     async def _expire(self) -> None:
         settings = self._context.settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Final
 
 from broker.audit.entries import LeaseGranted
@@ -13,7 +12,7 @@ from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import ceiling, extended
+from broker.leases.terms import Terms, extended, next_terms
 from storage.records import LeaseRecord, VersionRecord
 from tokenbroker_client.wire import ENCODER, Granted
 
@@ -23,7 +22,7 @@ _UNKNOWN: Final = Head.__new__(Head, None, None)  # type: ignore[arg-type]  # a 
 class Grant(Operation):
     """A worker asks for a token. A token that its session already leases gives the same lease, renewed."""
 
-    __slots__ = ("_content_type", "_encoding", "_held", "_record", "_ttl_s", "_value", "holder", "id", "token", "ttl_s")
+    __slots__ = ("_encoding", "_held", "_record", "_terms", "_value", "_version", "holder", "id", "token", "ttl_s")
 
     gives = True
 
@@ -39,29 +38,25 @@ class Grant(Operation):
         return (held.record.lease,) if held is not None else (f"{self.holder.session} {self.token}",)
 
     def decide(self, batch: Batch) -> None:
-        holder, context, now = self.holder, batch.context, batch.now
+        holder, now = self.holder, batch.now
         if holder.closed:
             raise Gone("the session is closed")
-        grant, worker = context.authorise(holder, self.token, now)
-        version = self._version(batch)
+        grant, worker = batch.context.authorise(holder, self.token, now)
+        version = self._current(batch)
         self._value, self._encoding = batch.open(version, holder)
-        self._content_type = version.content_type
-        ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
         held = holder.leases.get(self.token)
         if held is not None and held.record.max_expires_at > now:
-            record = extended(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s, version=version.version)
+            ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
+            terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
+            record = extended(held.record, terms, grant=grant.id, version=version.version)
             batch.updates.append(record)
         else:
             held = None
-            if len(holder.leases) >= context.settings.leases_per_session_max:
-                raise RateLimited(
-                    f"a session holds at most {context.settings.leases_per_session_max} leases; release some",
-                    retry_after_s=ttl_s,
-                )
-            record = self._new(batch, version, ttl_s, grant.id, ceiling(grant, worker, now))
+            self._check_room(batch)
+            terms = batch.first_terms(grant, worker, self.ttl_s)
+            record = self._new(batch, version.version, terms, grant.id)
             batch.inserts.append(record)
-        self._held, self._record = held, record
-        self._ttl_s = (record.expires_at - now).total_seconds()
+        self._held, self._record, self._terms, self._version = held, record, terms, version
         batch.entries.append(
             LeaseGranted(
                 at=now,
@@ -71,11 +66,11 @@ class Grant(Operation):
                 version=record.version,
                 session=holder.session,
                 grant=grant.id,
-                ttl_s=self._ttl_s,
+                ttl_s=terms.left_s,
             )
         )
 
-    def _version(self, batch: Batch) -> VersionRecord:
+    def _current(self, batch: Batch) -> VersionRecord:
         head = batch.context.heads.known.get(self.token, _UNKNOWN)
         if head is _UNKNOWN:
             raise Missing(heads=(self.token,))
@@ -86,29 +81,33 @@ class Grant(Operation):
             raise NotFound("the token is disabled or has no current version; ask its owner")
         return version
 
-    def _new(self, batch: Batch, version: VersionRecord, ttl_s: float, grant: str, end: datetime) -> LeaseRecord:
-        expires_at = min(batch.now + timedelta(seconds=ttl_s), end)
+    def _check_room(self, batch: Batch) -> None:
+        most = batch.context.settings.leases_per_session_max
+        if len(self.holder.leases) >= most:
+            raise RateLimited(f"a session holds at most {most} leases; release some", retry_after_s=1.0)
+
+    def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:
         return LeaseRecord(
             lease=next(batch.ids),
             token=self.token,
-            version=version.version,
+            version=version,
             worker=self.holder.worker,
             session=self.holder.session,
             instance=batch.context.instance,
             grant=grant,
             state="live",
-            ttl_s=ttl_s,
+            ttl_s=terms.ttl_s,
             granted_at=batch.now,
-            expires_at=expires_at,
-            max_expires_at=end,
-            due_at=expires_at,
+            expires_at=terms.expires_at,
+            max_expires_at=terms.max_expires_at,
+            due_at=terms.expires_at,
         )
 
     def done(self, batch: Batch) -> None:
-        holder, record = self.holder, self._record
+        holder, record, terms = self.holder, self._record, self._terms
         if holder.closed:
             return
-        batch.context.hold(holder, record, self._held, mono=batch.mono, now=batch.now)
+        batch.context.hold(holder, record, self._held, mono=batch.mono, left_s=terms.left_s)
         holder.answer(
             self.id,
             ENCODER.encode(
@@ -119,10 +118,10 @@ class Grant(Operation):
                     version=record.version,
                     value=self._value,
                     encoding=self._encoding,
-                    content_type=self._content_type,
-                    ttl_s=self._ttl_s,
-                    max_ttl_s=(record.max_expires_at - batch.now).total_seconds(),
-                    expires_at=record.expires_at.timestamp(),
+                    content_type=self._version.content_type,
+                    ttl_s=terms.left_s,
+                    max_ttl_s=terms.max_left_s,
+                    expires_at=terms.expires_unix,
                 )
             ),
         )

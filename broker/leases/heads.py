@@ -5,13 +5,13 @@ A head is a token's row and the row of its current version, still sealed. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from broker.errors import Tampered
 from storage.port import PAGE_MAX, Storage
 from storage.records import TokenRecord, VersionRecord
-from storage.table import Record
+from storage.table import Key, Record
 
 
 class Head(NamedTuple):
@@ -25,6 +25,9 @@ class Head(NamedTuple):
         """The version a worker may have now; None when the token is disabled or has no current version."""
         return None if self.token.disabled else self.version
 
+
+_WARM_PAGE: Final = 100
+"""Small, so that reading ahead holds up nobody for more than a few milliseconds."""
 
 ABSENT: Final = None
 """What `Heads.known` holds for a name that no token has."""
@@ -55,6 +58,20 @@ class Heads:
         """
         for start in range(0, len(names), PAGE_MAX):
             await self._load_page(names[start : start + PAGE_MAX])
+
+    async def warm(self, *, pause: Callable[[], Awaitable[None]]) -> None:
+        """Read heads ahead of the first leases, until all or `bound` are known; `pause` is awaited between pages.
+
+        Storage errors end it early: what is not here is read when it is asked for.
+        """
+        after: Key | None = None
+        while len(self.known) < self._bound:
+            page = await self._storage.select(TokenRecord, after=after, limit=_WARM_PAGE)
+            await self.load([token.name for token in page.records if token.name not in self.known])
+            after = page.next
+            if after is None:
+                return
+            await pause()
 
     async def _load_page(self, names: Sequence[str]) -> None:
         self._loading.update(dict.fromkeys(names, False))

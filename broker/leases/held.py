@@ -1,4 +1,4 @@
-"""Who holds what on this replica, in memory: leases of connected workers, found by id, by token and by session.
+"""Who holds what on this replica, in memory: leases of connected workers, found by id, by session and by token.
 
 The truth is in storage; this is what the hot path needs of it. Nothing here decides or writes.
 """
@@ -72,34 +72,35 @@ class Held:
 
 
 class Holdings:
-    """All held leases of this replica."""
+    """All held leases of this replica, and the sessions that hold them."""
 
     def __init__(self) -> None:
         self.by_lease: dict[str, Held] = {}
-        self._by_token: dict[str, dict[str, Held]] = {}
+        self._holders: dict[Holder, None] = {}
+
+    def enter(self, holder: Holder) -> None:
+        """From now on this session may hold leases."""
+        self._holders[holder] = None
+
+    def leave(self, holder: Holder) -> None:
+        """This session is gone; what it held is to be dropped first."""
+        self._holders.pop(holder, None)
 
     def add(self, held: Held) -> None:
         """Take up a lease of a token that its session does not hold yet."""
-        token = held.record.token
-        held.holder.leases[token] = held
+        held.holder.leases[held.record.token] = held
         self.by_lease[held.record.lease] = held
-        self._by_token.setdefault(token, {})[held.record.lease] = held
 
     def drop(self, held: Held) -> None:
         """Forget a lease; harmless when it is forgotten already."""
-        lease, token = held.record.lease, held.record.token
-        if self.by_lease.pop(lease, None) is None:
+        if self.by_lease.pop(held.record.lease, None) is None:
             return
-        if held.holder.leases.get(token) is held:
-            del held.holder.leases[token]
-        holders = self._by_token[token]
-        del holders[lease]
-        if not holders:
-            del self._by_token[token]
+        if held.holder.leases.get(held.record.token) is held:
+            del held.holder.leases[held.record.token]
 
     def of_token(self, token: str) -> list[Held]:
-        """The leases of one token."""
-        return list(self._by_token.get(token, {}).values())
+        """The leases of one token. Asks every session: a token changes seldom, and leases come and go all the time."""
+        return [held for holder in self._holders if (held := holder.leases.get(token)) is not None]
 
     def __len__(self) -> int:
         return len(self.by_lease)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from broker.errors import BrokerError
 from storage.records import LeaseRecord, VersionRecord
@@ -11,6 +13,9 @@ from storage.records import LeaseRecord, VersionRecord
 if TYPE_CHECKING:
     from broker.leases.batch import Batch
     from kms.port import Caller
+
+
+_NOTHING: Final[Mapping[str, LeaseRecord | None]] = MappingProxyType({})
 
 
 class Missing(Exception):
@@ -36,9 +41,9 @@ class Missing(Exception):
 class Operation(ABC):
     """One request, push or duty about leases.
 
-    The desk calls `decide` (again, if it had to fetch something or lost a compare-and-set), then commits the batch, then
-    calls `done`; or, at any point, `fail` once. `decide` changes nothing but the batch, and that only when it no longer
-    can raise; memory changes in `done`.
+    The desk calls `decide` (again, if it had to fetch something or lost a compare-and-set), then commits the batch,
+    then calls `done`; or, at any point, `fail` once. `decide` changes nothing but the batch, and that only when it no
+    longer can raise; memory changes in `done`.
     """
 
     __slots__ = ("attempts", "fetched")
@@ -49,7 +54,7 @@ class Operation(ABC):
 
     def __init__(self) -> None:
         self.attempts = 0
-        self.fetched: dict[str, LeaseRecord | None] = {}
+        self.fetched: Mapping[str, LeaseRecord | None] = _NOTHING
 
     @abstractmethod
     def touches(self) -> tuple[str, ...]:

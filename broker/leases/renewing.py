@@ -15,7 +15,7 @@ from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Operation
-from broker.leases.terms import WORTH_RENEWING_S, ended, extended
+from broker.leases.terms import WORTH_RENEWING_S, ended, extended, next_terms
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Renewed
 
@@ -58,7 +58,8 @@ class Renewal(Operation):
                 self._reason = error.reason
                 self._lost.append((held, self._revoked(record, batch)))
                 continue
-            renewed = extended(record, grant=grant, worker=worker, now=batch.now, ttl_s=record.ttl_s)
+            terms = next_terms(record, grant=grant, worker=worker, now=batch.now, ttl_s=record.ttl_s)
+            renewed = extended(record, terms, grant=grant.id)
             gained_s = (renewed.expires_at - record.expires_at).total_seconds()
             if gained_s > WORTH_RENEWING_S or self.id is not None:
                 self._extended.append((held, renewed))
@@ -99,8 +100,9 @@ class Renewal(Operation):
             return
         live: list[LiveLease] = []
         for held, record in self._extended:
-            batch.context.hold(holder, record, held, mono=batch.mono, now=batch.now)
-            live.append(LiveLease(lease=record.lease, ttl_s=(record.expires_at - batch.now).total_seconds()))
+            left_s = (record.expires_at - batch.now).total_seconds()
+            batch.context.hold(holder, record, held, mono=batch.mono, left_s=left_s)
+            live.append(LiveLease(lease=record.lease, ttl_s=left_s))
         if self._lost:
             push_revoked(holder, [record for _, record in self._lost], self._reason)
         if self.id is not None:

@@ -19,7 +19,7 @@ from broker.leases.heads import Head
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
 from broker.leases.rotating import rotated_frame
-from broker.leases.terms import ended, extended
+from broker.leases.terms import ended, extended, next_terms
 from storage.records import LeaseRecord, VersionRecord
 from tokenbroker_client.wire import (
     ENCODER,
@@ -104,7 +104,8 @@ class Resume(Operation):
             head = context.heads.known[row.token]
             assert head is not None, "a leasable version has a head"
             self._rotated.append(rotated_frame(row.lease, head, version, value, encoding))
-        record = extended(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s, version=version.version)
+        terms = next_terms(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s)
+        record = extended(row, terms, grant=grant.id, version=version.version)
         self._live.append(msgspec.structs.replace(record, session=self.holder.session, instance=context.instance))
 
     def _write(self, batch: Batch) -> None:
@@ -138,8 +139,9 @@ class Resume(Operation):
             return
         live = []
         for record in self._live:
-            context.hold(holder, record, None, mono=batch.mono, now=batch.now)
-            live.append(LiveLease(lease=record.lease, ttl_s=(record.expires_at - batch.now).total_seconds()))
+            left_s = (record.expires_at - batch.now).total_seconds()
+            context.hold(holder, record, None, mono=batch.mono, left_s=left_s)
+            live.append(LiveLease(lease=record.lease, ttl_s=left_s))
         within, beyond = _fitting(self._rotated)
         holder.answer(
             self.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,6 +11,40 @@ from storage.records import GrantRecord, LeaseRecord, WorkerRecord
 
 WORTH_RENEWING_S = 0.05
 """A renewal that would add less than this is not made: the lease has reached its ceiling."""
+
+
+class Terms(NamedTuple):
+    """When a lease that is granted now ends, as instants and as seconds from now; `expires_unix` is Unix seconds."""
+
+    ttl_s: float
+    expires_at: datetime
+    max_expires_at: datetime
+    left_s: float
+    max_left_s: float
+    expires_unix: float
+
+
+def first_terms(grant: GrantRecord, worker: WorkerRecord, now: datetime, asked_s: float | None) -> Terms:
+    """The terms of a lease granted at `now`: the smallest of what was asked, the grant's maximum and what is left."""
+    return _terms(min(asked_s or grant.ttl_s, grant.max_ttl_s), ceiling(grant, worker, now), now)
+
+
+def next_terms(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: datetime, ttl_s: float) -> Terms:
+    """The terms of a lease extended at `now`: under the ceiling set when it was granted and those that hold now."""
+    end = min(record.max_expires_at, ceiling(grant, worker, record.granted_at))
+    return _terms(ttl_s, end, now)
+
+
+def _terms(ttl_s: float, end: datetime, now: datetime) -> Terms:
+    expires_at = min(now + timedelta(seconds=ttl_s), end)
+    return Terms(
+        ttl_s=float(ttl_s),
+        expires_at=expires_at,
+        max_expires_at=end,
+        left_s=(expires_at - now).total_seconds(),
+        max_left_s=(end - now).total_seconds(),
+        expires_unix=expires_at.timestamp(),
+    )
 
 
 def ceiling(grant: GrantRecord, worker: WorkerRecord, granted_at: datetime) -> datetime:
@@ -22,28 +57,16 @@ def ceiling(grant: GrantRecord, worker: WorkerRecord, granted_at: datetime) -> d
     return end
 
 
-def extended(
-    record: LeaseRecord,
-    *,
-    grant: GrantRecord,
-    worker: WorkerRecord,
-    now: datetime,
-    ttl_s: float,
-    version: int | None = None,
-) -> LeaseRecord:
-    """The lease with `ttl_s` from `now`, under the ceiling set when it was granted and those that hold now.
-
-    version: of the token, where another one is about to be sent.
-    """
-    expires_at = min(now + timedelta(seconds=ttl_s), record.max_expires_at, ceiling(grant, worker, record.granted_at))
+def extended(record: LeaseRecord, terms: Terms, *, grant: str, version: int | None = None) -> LeaseRecord:
+    """The lease with these terms. version: of the token, where another one is about to be sent."""
     return msgspec.structs.replace(
         record,
         rev=record.rev + 1,
         version=record.version if version is None else version,
-        ttl_s=ttl_s,
-        grant=grant.id,
-        expires_at=expires_at,
-        due_at=expires_at,
+        ttl_s=terms.ttl_s,
+        grant=grant,
+        expires_at=terms.expires_at,
+        due_at=terms.expires_at,
     )
 
 

@@ -100,6 +100,7 @@ class Sessions:
             for earlier in self.of_worker(session.worker):
                 earlier.close(CloseCode.SUPERSEDED)
         self._sockets[session] = socket
+        self._context.holdings.enter(session)
         self._by_worker.setdefault(session.worker, {})[session] = None
 
     async def closed(self, session: Session, code: int) -> None:

@@ -1,0 +1,1 @@
+"""Measure what leasing costs, as ratios against parts measured in the same run. `python -m benchmarks --help`."""

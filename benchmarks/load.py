@@ -1,0 +1,108 @@
+"""The load: connections that keep a number of requests in flight, run as a process of its own beside the measured one.
+
+`python -m benchmarks.load lease|echo URL --connections N --in-flight N --requests N --tokens N` connects, waits for a
+line on standard input, sends, prints the seconds it took, and exits 1 at the first answer that is not a grant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+
+import aiohttp
+import uvloop
+
+from benchmarks.cluster import worker_key
+from tokenbroker_client.transcript import session_transcript
+from tokenbroker_client.wire import SUBPROTOCOL, b64, unb64
+
+Socket = aiohttp.ClientWebSocketResponse
+
+
+async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int) -> Socket:
+    """A connection of worker `wNUMBER`, or a bare one."""
+    protocols = (SUBPROTOCOL,) if kind != "echo" else ()
+    socket = await http.ws_connect(f"{url}/v1/connect", protocols=protocols, compress=0, max_msg_size=0)
+    if kind == "echo":
+        return socket
+    key, nonce = worker_key(number), os.urandom(32)
+    public_key = key.public_key().public_bytes_raw()
+    hello = {"type": "hello", "worker": f"w{number}", "auth": "ed25519"}
+    await socket.send_json({**hello, "nonce": b64(nonce), "public_key": b64(public_key)})
+    challenge = await socket.receive_json()
+    signed = session_transcript(
+        cluster_id=challenge["cluster"],
+        worker=f"w{number}",
+        public_key=public_key,
+        client_nonce=nonce,
+        broker_nonce=unb64(challenge["nonce"]),
+        channel_binding=b"",
+    )
+    await socket.send_json({"type": "prove", "signature": b64(key.sign(signed))})
+    welcome = await socket.receive_json()
+    if welcome["type"] != "welcome":
+        raise SystemExit(f"not welcomed: {welcome}")
+    return socket
+
+
+async def drive(socket: Socket, *, first: int, requests: int, in_flight: int, tokens: int) -> None:
+    """Send `requests` requests for tokens from number `first` on, `in_flight` of them unanswered at a time."""
+
+    def frame(number: int) -> str:
+        return '{"type":"lease","id":%d,"token":"bench/t%d"}' % (number, (first + number) % tokens)
+
+    sent = min(in_flight, requests)
+    for number in range(sent):
+        await socket.send_str(frame(number))
+    for _ in range(requests):
+        answer = await socket.receive()
+        if answer.type is not aiohttp.WSMsgType.TEXT or '"type":"error"' in answer.data:
+            raise SystemExit(f"refused: {answer}")
+        if sent < requests:
+            await socket.send_str(frame(sent))
+            sent += 1
+
+
+async def main() -> None:
+    """Connect, wait for the word, send."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=("lease", "echo", "idle"))
+    parser.add_argument("url")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=1000, help="of each connection")
+    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=32)
+    parser.add_argument("--offset", type=int, default=0)
+    chosen = parser.parse_args()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        sockets: list[Socket] = []
+        for number in range(chosen.connections):
+            kind = "echo" if chosen.kind == "echo" else "lease"
+            sockets.append(await connect(http, kind, chosen.url, number % chosen.workers))
+        print("connected", flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            started = time.perf_counter()
+            if chosen.kind != "idle":
+                step = max(chosen.tokens // chosen.connections, 1)
+                async with asyncio.TaskGroup() as tasks:
+                    for number, socket in enumerate(sockets):
+                        tasks.create_task(
+                            drive(
+                                socket,
+                                first=chosen.offset + number * step,
+                                requests=chosen.requests,
+                                in_flight=chosen.in_flight,
+                                tokens=chosen.tokens,
+                            )
+                        )
+            print(f"{time.perf_counter() - started:.6f}", flush=True)
+        for socket in sockets:
+            await socket.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
