@@ -6,6 +6,7 @@ Order: cheap refusals before the upgrade, the handshake under its deadline, then
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from broker.leases.answers import error_frame
 from broker.leases.desk import Desk, Writer
 from broker.policy.book import GrantBook
 from broker.session.attempts import Attempts
-from broker.session.handshake import NONCE_BYTES, Handshake, Malformed, Refused
+from broker.session.handshake import NONCE_BYTES, Handshake, Malformed, Refused, State
 from broker.session.session import Session
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 _UNAUTHENTICATED: Final = ENCODER.encode(Error(code=ErrorCode.UNAUTHENTICATED))
 _PAUSE_S: Final = 0.05
+_CLOSE_S: Final = 2.0
+"""How long a closing connection may take to answer, and to read what was written to it."""
 
 
 class _Left(Exception):
@@ -79,18 +82,19 @@ class Door:
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             compress=False,
-            max_msg_size=FRAME_BYTES_MAX,
+            timeout=_CLOSE_S,
+            max_msg_size=FRAME_BYTES_MAX + 1,  # aiohttp's is the first length that is too much
             heartbeat=self._settings.heartbeat_s,
             decode_text=False,
         )
         await socket.prepare(request)
         source = request.remote or ""
         if self._attempts.barred(source):
-            await socket.close(code=CloseCode.TOO_MANY)
+            await _turn_away(socket, b"", CloseCode.TOO_MANY)
             return socket
         session = await self._let_in(request, socket, source)
         if session is not None:
-            await self._serve(session, socket)
+            await self._serve(session, socket, request)
         return socket
 
     def _refusal(self, request: web.Request) -> web.Response | None:
@@ -112,18 +116,19 @@ class Door:
             async with asyncio.timeout(self._settings.handshake_s):
                 return await self._shake_hands(request, socket, source, handshake)
         except TimeoutError:
-            await socket.close(code=CloseCode.HANDSHAKE_TIMEOUT)
+            if handshake.state is not State.OVER:
+                # The peer was waited for; counted, so that one address cannot hold every place for unproved ones.
+                await self._note(source, "deadline", handshake.worker)
+            await _turn_away(socket, b"", CloseCode.HANDSHAKE_TIMEOUT)
         except Malformed as error:
             await self._note(source, "malformed", handshake.worker)
-            await _send(socket, ENCODER.encode(Error(code=ErrorCode.BAD_REQUEST, message=str(error)[:256])))
-            await socket.close(code=CloseCode.MALFORMED)
+            frame = ENCODER.encode(Error(code=ErrorCode.BAD_REQUEST, message=str(error)[:256]))
+            await _turn_away(socket, frame, CloseCode.MALFORMED)
         except Refused as error:
             await self._note(source, error.reason, handshake.worker)
-            await _send(socket, _UNAUTHENTICATED)
-            await socket.close(code=CloseCode.UNAUTHENTICATED)
+            await _turn_away(socket, _UNAUTHENTICATED, CloseCode.UNAUTHENTICATED)
         except BrokerError as error:
-            await _send(socket, error_frame(error))
-            await socket.close(code=CloseCode.GOING_AWAY)
+            await _turn_away(socket, error_frame(error), CloseCode.GOING_AWAY)
         except (_Left, ConnectionError):
             pass
         finally:
@@ -142,8 +147,8 @@ class Door:
             raise Refused("worker_disabled")
         if worker.expires_at is not None and worker.expires_at <= now:
             raise Refused("worker_expired")
-        if len(self._sessions.of_worker(worker.name)) >= self._settings.sessions_per_worker_max:
-            await socket.close(code=CloseCode.TOO_MANY)
+        if self._sessions.full(worker.name):
+            await _turn_away(socket, b"", CloseCode.TOO_MANY)
             return None
         record = SessionRecord(
             session=time_ordered_id(now),
@@ -183,15 +188,18 @@ class Door:
             settings=self._settings,
         )
 
-    async def _serve(self, session: Session, socket: web.WebSocketResponse) -> None:
+    async def _serve(self, session: Session, socket: web.WebSocketResponse, request: web.Request) -> None:
         """Carry frames until the connection ends, whoever ends it."""
         try:
             while True:
                 message = await socket.receive()
                 if message.type is WSMsgType.TEXT:
-                    session.receive(message.data)
+                    # What was sent behind the frame that made us close is not taken.
+                    if not session.closing:
+                        session.receive(message.data)
                 elif message.type is WSMsgType.BINARY:
-                    session.malformed("frames are text", None)
+                    if not session.closing:
+                        session.malformed("frames are text", None)
                 else:
                     break
                 while session.congested and not socket.closed:
@@ -199,8 +207,8 @@ class Door:
         except ConnectionError:
             pass
         finally:
-            closing = self._sessions.closed(session, socket.close_code or CloseCode.NORMAL)
-            await asyncio.shield(closing)
+            _let_go(request.transport)
+            await self._sessions.closed(session, socket.close_code or CloseCode.NORMAL)
 
     def _bindings_of(self, request: web.Request) -> tuple[bytes, ...]:
         transport = request.transport
@@ -226,6 +234,20 @@ async def _frame(socket: web.WebSocketResponse) -> bytes:
     if message.type is WSMsgType.BINARY:
         raise Malformed("frames are text")
     raise _Left
+
+
+async def _turn_away(socket: web.WebSocketResponse, frame: bytes, code: CloseCode) -> None:
+    """Say a last word, if there is one, and close; a peer that has gone already is no error."""
+    with contextlib.suppress(ConnectionError):
+        if frame:
+            await _send(socket, frame)
+        await socket.close(code=code)
+
+
+def _let_go(transport: asyncio.Transport | None) -> None:
+    """Cut off, before long, a peer that does not read what was last written: closing alone would keep it for ever."""
+    if transport is not None and transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(_CLOSE_S, transport.abort)
 
 
 async def _send(socket: web.WebSocketResponse, frame: bytes) -> None:

@@ -7,6 +7,7 @@ connection is `session`'s and `door`'s.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Final
@@ -18,7 +19,7 @@ from aiohttp import web
 from broker.audit.entries import SessionClosed, SessionOpened
 from broker.authority.book import Book
 from broker.clock import Clock
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Conflict
 from broker.leases.context import Context
 from broker.leases.desk import Writer
 from broker.leases.duties import Duties
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 _CLOSE_S: Final = 2.0
 _EXPIRY_TICK_S: Final = 1.0
+_RETRACT_S: Final = 5.0
+"""After so long a commit that was not confirmed in time has either been written or never will be, but for a stall."""
 
 
 class Sessions:
@@ -59,6 +62,8 @@ class Sessions:
         self._settings = settings
         self._sockets: dict[Session, web.WebSocketResponse] = {}
         self._by_worker: dict[str, dict[Session, None]] = {}
+        self._opening: Counter[str] = Counter()
+        self._codes: dict[Session, int] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self.draining = False
 
@@ -72,20 +77,31 @@ class Sessions:
         """The sessions of one worker."""
         return list(self._by_worker.get(worker, ()))
 
+    def full(self, worker: str) -> bool:
+        """Whether this worker has as many sessions as it may, those counted that are being opened."""
+        here = len(self._by_worker.get(worker, ())) + self._opening[worker]
+        return here >= self._settings.sessions_per_worker_max
+
     async def run(self) -> None:
         """Let expired workers go, and own the closing of connections, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            while True:
-                await self._clock.sleep(_EXPIRY_TICK_S)
-                now = self._clock.now()
-                for worker in list(self._by_worker):
-                    row = self._workers.get((worker,))
-                    if row is not None and row.expires_at is not None and row.expires_at <= now:
-                        self._dismiss(worker)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                while True:
+                    await self._clock.sleep(_EXPIRY_TICK_S)
+                    now = self._clock.now()
+                    for worker in list(self._by_worker):
+                        row = self._workers.get((worker,))
+                        if row is not None and row.expires_at is not None and row.expires_at <= now:
+                            self._dismiss(worker)
+        finally:
+            self._tasks = None
 
     async def opened(self, session: Session, socket: web.WebSocketResponse, *, key_sha256: str) -> None:
-        """Record a session and list it. Raises Unavailable when it cannot be made durable; then it is not listed."""
+        """Record a session and list it. Raises Unavailable when it cannot be made durable; then it is not listed.
+
+        What changed about the worker, its grants or this replica meanwhile is acted upon as for any listed session.
+        """
         entry = SessionOpened(
             at=session.record.connected_at,
             actor=session.actor,
@@ -94,17 +110,46 @@ class Sessions:
             client=session.record.client,
             key_sha256=key_sha256,
         )
-        await self._writer.commit([entry], inserts=[session.record])
-        worker = self._workers.get((session.worker,))
+        name = session.worker
+        self._opening[name] += 1
+        try:
+            await self._writer.commit([entry], inserts=[session.record])
+        except BaseException:
+            self._retract(session)
+            raise
+        finally:
+            self._opening[name] -= 1
+            if not self._opening[name]:
+                del self._opening[name]
+        self._list(session, socket)
+
+    def _list(self, session: Session, socket: web.WebSocketResponse) -> None:
+        name = session.worker
+        worker = self._workers.get((name,))
         if worker is not None and worker.single_session:
-            for earlier in self.of_worker(session.worker):
+            for earlier in self.of_worker(name):
                 earlier.close(CloseCode.SUPERSEDED)
         self._sockets[session] = socket
-        self._context.holdings.enter(session)
-        self._by_worker.setdefault(session.worker, {})[session] = None
+        self._by_worker.setdefault(name, {})[session] = None
+        # Changes that arrived while the row was being written passed this session by, for it was not listed.
+        self.workers_changed((name,))
+        if self.draining:
+            self.close(session, CloseCode.RESTARTING)
+
+    def _retract(self, session: Session) -> None:
+        """A row that was not confirmed in time may be written all the same: nobody is behind it, so close it later."""
+        if self._tasks is not None:
+            self._tasks.create_task(self._retracted(session))
+
+    async def _retracted(self, session: Session) -> None:
+        await self._clock.sleep(_RETRACT_S)
+        await self._record_end(session, CloseCode.GOING_AWAY)
 
     async def closed(self, session: Session, code: int) -> None:
-        """The connection is gone: its leases run out or are resumed elsewhere; its row says so."""
+        """The connection is gone: its leases run out or are resumed elsewhere; its row says so.
+
+        Cancelling the caller does not stop the writing. code: what the connection ended with, if the peer ended it.
+        """
         self._sockets.pop(session, None)
         others = self._by_worker.get(session.worker, {})
         others.pop(session, None)
@@ -112,6 +157,13 @@ class Sessions:
             self._by_worker.pop(session.worker, None)
         session.ended()
         self._context.drop_session(session)
+        recording = self._record_end(session, self._codes.pop(session, code))
+        if self._tasks is None:
+            await recording
+        else:
+            await asyncio.wait((self._tasks.create_task(recording),))
+
+    async def _record_end(self, session: Session, code: int) -> None:
         now = self._clock.now()
         row = msgspec.structs.replace(
             session.record,
@@ -123,6 +175,9 @@ class Sessions:
         entry = SessionClosed(at=now, actor=session.actor, session=session.session, close_code=code)
         try:
             await self._writer.commit([entry], updates=[row])
+        except Conflict:
+            # The row never came to be, or housekeeping closed it.
+            return
         except BrokerError as error:
             # The row stays open until this replica starts again and closes what it left; nothing depends on it.
             log.warning("session_end_not_recorded", session=session.session, error=str(error))
@@ -132,6 +187,7 @@ class Sessions:
         socket = self._sockets.get(session)
         if socket is not None and self._tasks is not None and not session.closing:
             session.closing = True
+            self._codes[session] = code
             self._tasks.create_task(self._close(session, socket, code))
 
     async def _close(self, session: Session, socket: web.WebSocketResponse, code: int) -> None:
@@ -139,7 +195,11 @@ class Sessions:
             async with asyncio.timeout(_CLOSE_S):
                 await asyncio.sleep(0)  # what was sent in this turn leaves before the close frame
                 await socket.close(code=code)
-        except (TimeoutError, ConnectionError, RuntimeError):
+        except (TimeoutError, ConnectionError):
+            session.abort()
+        except Exception:
+            # One connection must not end the group that closes all of them.
+            log.exception("session_not_closed", session=session.session)
             session.abort()
 
     def workers_changed(self, names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +18,9 @@ from broker import app
 from broker.admin.grants import NewGrant
 from broker.admin.put import NewVersion, Put
 from broker.admin.workers import NewWorker
+from broker.api import application
+from broker.api.openapi import openapi_document
+from broker.api.routes import ROUTES
 from broker.api.services import Services, make_services
 from broker.app import Broker, open_broker
 from broker.audit.encoding import decode
@@ -203,6 +207,7 @@ async def open_house(
         storage_of, kms_of = app.open_storage, app.open_kms
         patch.setattr(app, "open_storage", moody_storage)
         patch.setattr(app, "open_kms", other_kms)
+        patch.setattr(application, "openapi_document", _document)
         patch.setattr(app, "SessionSettings", _with(app.SessionSettings, session or {}))
         patch.setattr(app, "LeaseSettings", _with(app.LeaseSettings, leases or {}))
         async with AsyncExitStack() as stack:
@@ -224,6 +229,16 @@ async def open_house(
                 scratch=config.parent,
             )
             yield House(settings=settings, broker=broker, storage=opened[0], services=services, url=url)
+
+
+@functools.cache
+def _openapi_document(version: str) -> Any:
+    return openapi_document(ROUTES, version=version)
+
+
+def _document(_routes: Any, *, version: str) -> Any:
+    """The same document for every broker of this run: making it takes longer than starting one."""
+    return _openapi_document(version)
 
 
 def _with(kind: Callable[..., Any], changed: dict[str, Any]) -> Callable[..., Any]:
