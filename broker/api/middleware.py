@@ -19,6 +19,7 @@ from broker.clock import Clock
 from broker.errors import BadRequest, BrokerError
 
 CLIENT_GONE: Final = 499
+SWITCHED: Final = 101
 _log = structlog.get_logger("tokenbroker.api")
 
 
@@ -42,17 +43,20 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
             status = response.status
             return response
         finally:
-            duration_s = clock.monotonic() - started
-            route = _template(request)
-            _log.info(
-                "api.request",
-                method=request.method if route else "?",
-                route=route,
-                status=status,
-                duration_s=round(duration_s, 6),
-                admin=request.get(ADMIN, ""),
-            )
-            observer.observe(method=request.method if route else "?", route=route, status=status, duration_s=duration_s)
+            # A WebSocket lives for hours and its story is in the audit log: here it would drown the requests.
+            if status != SWITCHED:
+                duration_s = clock.monotonic() - started
+                route = _template(request)
+                method = request.method if route else "?"
+                _log.info(
+                    "api.request",
+                    method=method,
+                    route=route,
+                    status=status,
+                    duration_s=round(duration_s, 6),
+                    admin=request.get(ADMIN, ""),
+                )
+                observer.observe(method=method, route=route, status=status, duration_s=duration_s)
 
     return watch
 
