@@ -82,7 +82,7 @@ class AdminAdmin:
                 result=Minted(record=record, credential=credential),
                 entries=(self._entry(record, "added", actor),),
                 inserts=(record,),
-                aside=once(name),
+                aside=await once(name),
             )
 
         return await carry_out(self._authority, decide)
@@ -101,7 +101,7 @@ class AdminAdmin:
                 result=Minted(record=after, credential=credential),
                 entries=(self._entry(after, "credential_replaced", actor),),
                 updates=(after,),
-                aside=once(name),
+                aside=await once(name),
             )
 
         return await carry_out(self._authority, decide)

@@ -97,7 +97,7 @@ class Enrolment:
                 entries=(entry,),
                 inserts=(record,),
                 deletes=cleared,
-                aside=once(enrolment),
+                aside=await once(enrolment),
             )
 
         return await carry_out(self._authority, decide)

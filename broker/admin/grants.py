@@ -90,7 +90,7 @@ class GrantAdmin:
             if len(self._authority.grants) >= GRANTS_MAX:
                 raise TooMany(f"grants: there are {GRANTS_MAX}, the most; grant to groups and patterns instead")
             entry = self._entry(record, "added", actor)
-            return Plan(result=record, entries=(entry,), inserts=(record,), aside=once(record.id))
+            return Plan(result=record, entries=(entry,), inserts=(record,), aside=await once(record.id))
 
         return await carry_out(self._authority, decide)
 

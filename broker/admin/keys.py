@@ -97,7 +97,7 @@ class KeyAdmin:
                     self._entry(name, "data_key_added", actor, data_key.id),
                 ),
                 inserts=(keyring, data_key),
-                aside=once(name),
+                aside=await once(name),
             )
 
         return await carry_out(self._authority, decide)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from storage.table import Record
@@ -17,10 +17,13 @@ class Aside(NamedTuple):
 
 NO_ASIDE: Final = Aside()
 
-Once = Callable[[str], Aside]
-"""Given the name (id, version number) of what is about to be created, the records to commit beside it."""
+Once = Callable[[str], Awaitable[Aside]]
+"""Given the name (id, version number) of what is about to be created, the records to commit beside it.
+
+Asked again at each attempt. Conflict: it has been created already, so this one must not be.
+"""
 
 
-def nothing_beside(_made: str) -> Aside:
+async def nothing_beside(_made: str) -> Aside:
     """Commit nothing beside it."""
     return NO_ASIDE

@@ -87,7 +87,7 @@ class TokenPutter:
                 entries=(self._entry(version, actor),),
                 inserts=(version,) if before else (head, version),
                 updates=(head, *step_down(down)) if before else (),
-                aside=once(str(version.version)),
+                aside=await once(str(version.version)),
             )
 
         return await carry_out(self._authority, decide)

@@ -69,7 +69,7 @@ class WorkerAdmin:
             if self._authority.workers.get((record.name,)) is not None:
                 raise Exists(f"worker {record.name} exists already; add a key to it, or choose another name")
             entry = self._entry(record, "registered", actor, key_sha256(new.public_key))
-            return Plan(result=record, entries=(entry,), inserts=(record,), aside=once(record.name))
+            return Plan(result=record, entries=(entry,), inserts=(record,), aside=await once(record.name))
 
         return await carry_out(self._authority, decide)
 
@@ -157,7 +157,7 @@ class WorkerAdmin:
                 return Plan(result=worker, entries=())
             after = msgspec.structs.replace(worker, rev=worker.rev + 1, **changed)
             entry = self._entry(after, change, actor, key)
-            return Plan(result=after, entries=(entry,), updates=(after,), aside=once(name))
+            return Plan(result=after, entries=(entry,), updates=(after,), aside=await once(name))
 
         return await carry_out(self._authority, decide)
 

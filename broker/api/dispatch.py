@@ -16,7 +16,7 @@ from aiohttp import web
 from broker.api.answering import ADMIN, answer, stream
 from broker.api.errors import NotInTime, ShownOnce
 from broker.api.gate import Gate
-from broker.api.idempotency import KeyDesk, Ticket
+from broker.api.idempotency import KeyDesk
 from broker.api.reading import idempotency_key, read_body, read_call
 from broker.api.route import AnyRoute, Call, Reply, Stream
 from broker.api.services import Services
@@ -84,20 +84,17 @@ class Dispatcher:
     async def _once(
         self, route: AnyRoute, call: Call[Any, Any, Any], key: str, target: str, body: bytes
     ) -> Reply | Stream:
-        async def ticket() -> Ticket:
-            return await self._keys.ticket(
-                admin=call.admin, key=key, method=route.method, target=target, body=body, status=route.status
-            )
-
-        first = await ticket()
-        if first.made is not None:
-            return await self._shown_again(route, call, first.made)
-        keyed = dataclasses.replace(call, once=first.beside)
+        ticket = self._keys.ticket(
+            admin=call.admin, key=key, method=route.method, target=target, body=body, status=route.status
+        )
+        if (made := await ticket.made()) is not None:
+            return await self._shown_again(route, call, made)
+        keyed = dataclasses.replace(call, once=ticket.beside)
         try:
             return await route.handler(self._services, keyed)
         except Conflict:
             # The same request may have arrived twice at once, and the other one may have made it.
-            if (made := (await ticket()).made) is not None:
+            if (made := await ticket.made()) is not None:
                 return await self._shown_again(route, call, made)
             raise
 

@@ -10,11 +10,13 @@ import re
 from datetime import timedelta
 from typing import Final
 
+import msgspec
+
 from broker.admin.once import Aside
 from broker.admin.stored import Stored
 from broker.api.errors import KeyReused
 from broker.clock import Clock
-from broker.errors import BadRequest
+from broker.errors import BadRequest, Conflict
 from storage.records import IdempotencyRecord
 
 KEPT: Final = timedelta(hours=24)
@@ -24,29 +26,34 @@ _KEY: Final = re.compile(r"[!-~]{1,128}")
 
 
 class Ticket:
-    """One keyed request. made: the name of what an earlier one made, None if this is the first."""
+    """One keyed request."""
 
-    def __init__(self, *, fresh: IdempotencyRecord, before: IdempotencyRecord | None, status: int) -> None:
-        live = before is not None and before.expires_at > fresh.expires_at - KEPT
-        if live and before is not None and before.request_sha256 != fresh.request_sha256:
-            raise KeyReused
-        self.made = before.location if live and before is not None else None
+    def __init__(self, *, fresh: IdempotencyRecord, stored: Stored) -> None:
         self._fresh = fresh
-        self._rev = 1 if before is None else before.rev + 1
-        self._status = status
+        self._stored = stored
 
-    def beside(self, made: str) -> Aside:
-        """What to commit beside the thing named so."""
-        record = IdempotencyRecord(
-            rev=self._rev,
-            admin=self._fresh.admin,
-            idempotency_key=self._fresh.idempotency_key,
-            request_sha256=self._fresh.request_sha256,
-            status=self._status,
-            location=made,
-            expires_at=self._fresh.expires_at,
-        )
-        return Aside(inserts=(record,)) if self._rev == 1 else Aside(updates=(record,))
+    async def made(self) -> str | None:
+        """The name of what an earlier request of this key made, or None. KeyReused: that was another request."""
+        before = await self._before()
+        return before.location if before is not None and self._is_live(before) else None
+
+    async def beside(self, made: str) -> Aside:
+        """What to commit beside the thing named so. Conflict: the same request was carried out meanwhile."""
+        before = await self._before()
+        if before is None:
+            return Aside(inserts=(msgspec.structs.replace(self._fresh, location=made),))
+        if self._is_live(before):
+            raise Conflict("the same request under the same idempotency-key was carried out meanwhile")
+        return Aside(updates=(msgspec.structs.replace(self._fresh, location=made, rev=before.rev + 1),))
+
+    async def _before(self) -> IdempotencyRecord | None:
+        before = await self._stored.get(IdempotencyRecord, self._fresh.key)
+        if before is not None and self._is_live(before) and before.request_sha256 != self._fresh.request_sha256:
+            raise KeyReused
+        return before
+
+    def _is_live(self, before: IdempotencyRecord) -> bool:
+        return before.expires_at > self._fresh.expires_at - KEPT
 
 
 class KeyDesk:
@@ -56,8 +63,8 @@ class KeyDesk:
         self._stored = stored
         self._clock = clock
 
-    async def ticket(self, *, admin: str, key: str, method: str, target: str, body: bytes, status: int) -> Ticket:
-        """The standing of this request. BadRequest: not a key. KeyReused: another request had it within 24 hours."""
+    def ticket(self, *, admin: str, key: str, method: str, target: str, body: bytes, status: int) -> Ticket:
+        """The ticket of this request. BadRequest: not a key."""
         if _KEY.fullmatch(key) is None:
             raise BadRequest("idempotency-key: send 1 to 128 visible ASCII characters, such as a UUID")
         fresh = IdempotencyRecord(
@@ -68,7 +75,7 @@ class KeyDesk:
             location="",
             expires_at=self._clock.now() + KEPT,
         )
-        return Ticket(fresh=fresh, before=await self._stored.get(IdempotencyRecord, fresh.key), status=status)
+        return Ticket(fresh=fresh, stored=self._stored)
 
 
 def _fingerprint(method: str, target: str, body: bytes) -> bytes:
