@@ -124,7 +124,10 @@ class Session:
         try:
             request = decode_client_frame(frame)
         except BadFrame as error:
-            self.malformed(str(error), error.request_id)
+            if error.unknown_type:
+                self._complain(BadRequest(str(error)), error.request_id)
+            else:
+                self.malformed(str(error), error.request_id)
             return
         if isinstance(request, LeaseRequest):
             if self._admit(request.id):

@@ -26,6 +26,7 @@ ENCODER: Final = msgspec.json.Encoder()
 CLIENT_FRAMES: Final[msgspec.json.Decoder[ClientFrame]] = msgspec.json.Decoder(ClientFrame)
 SERVER_FRAMES: Final[msgspec.json.Decoder[ServerFrame]] = msgspec.json.Decoder(ServerFrame)
 
+_CLIENT_TYPES: Final = frozenset({"hello", "prove", "lease", "renew", "release", "resume", "ack"})
 _SERVER_TYPES: Final = frozenset(
     {
         "challenge",
@@ -79,7 +80,8 @@ def decode_client_frame(data: str | bytes) -> ClientFrame:
     try:
         return CLIENT_FRAMES.decode(data)
     except _UNREADABLE as error:
-        raise BadFrame(_explain(error), request_id=_request_id(data)) from None
+        unknown = _is_unknown(data, _CLIENT_TYPES)
+        raise BadFrame(_explain(error), request_id=_request_id(data), unknown_type=unknown) from None
 
 
 def decode_server_frame(data: str | bytes) -> ServerFrame | None:
@@ -87,7 +89,7 @@ def decode_server_frame(data: str | bytes) -> ServerFrame | None:
     try:
         return SERVER_FRAMES.decode(data)
     except _UNREADABLE as error:
-        if _is_unknown(data):
+        if _is_unknown(data, _SERVER_TYPES):
             return None
         raise BadFrame(_explain(error), request_id=_request_id(data)) from None
 
@@ -104,12 +106,12 @@ def _explain(error: Exception) -> str:
     return text if len(text) <= 256 else f"{text[:255]}…"
 
 
-def _is_unknown(data: str | bytes) -> bool:
+def _is_unknown(data: str | bytes, known: frozenset[str]) -> bool:
     try:
         envelope = _ENVELOPE.decode(data)
     except _UNREADABLE:
         return False
-    return envelope.type is not None and envelope.type not in _SERVER_TYPES
+    return envelope.type is not None and envelope.type not in known
 
 
 def _request_id(data: str | bytes) -> int | None:

@@ -21,9 +21,13 @@ class WireError(ValueError):
 class BadFrame(WireError):
     """The frame is not JSON, not an object, of an unknown type, or has a field that is missing or out of bound."""
 
-    def __init__(self, message: str | None = None, *, request_id: int | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, request_id: int | None = None, unknown_type: bool = False
+    ) -> None:
+        """request_id: the `id` that the frame has all the same. unknown_type: readable, but of no type known here."""
         super().__init__(message)
         self.request_id = request_id
+        self.unknown_type = unknown_type
 
 
 class BadEncoding(WireError):
