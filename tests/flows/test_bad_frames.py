@@ -146,6 +146,15 @@ async def test_nothing_is_taken_after_the_frame_that_ended_the_session(house: An
     assert await house.leases() == []
 
 
+async def test_unknown_types_never_end_a_session(house: Any, welcomed: Any) -> None:
+    """A later client may say more than this broker understands, as often as it likes."""
+    async with welcomed(house) as worker:
+        for _ in range(5):
+            await worker.text('{"type":"report","lease":"x","event":"ok"}')
+            assert (await worker.receive())["code"] == "bad_request"
+        assert (await worker.ask("lease", token="github/ci"))["type"] == "granted"
+
+
 async def test_unknown_fields_are_ignored(house: Any, welcomed: Any) -> None:
     """A newer client may say more than this broker understands."""
     async with welcomed(house) as worker:
