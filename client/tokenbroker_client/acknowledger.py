@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 from tokenbroker_client.connection import Connection
@@ -27,7 +26,6 @@ class Acknowledger:
 
     def post(self, ack: Ack) -> None:
         """Have this sent, in place of an earlier one of the same lease that is still due."""
-        self._due.pop(ack.lease, None)
         self._due[ack.lease] = ack
         while len(self._due) > _DUE_MAX:
             self._due.pop(next(iter(self._due)))
@@ -45,15 +43,6 @@ class Acknowledger:
                 lost = connection
             except (SessionRefused, Closed):
                 return
-
-    async def flush(self) -> None:
-        """Send what is due if there is a connection; takes at most 1 s."""
-        connection = self._link.opened
-        if connection is None:
-            return
-        with suppress(ConnectionLost, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._send_all(connection)
 
     async def _send_all(self, connection: Connection) -> None:
         while self._due:

@@ -133,7 +133,6 @@ async def connect(
             failure = error
         finally:
             await keeper.close()
-            await acks.flush()
             link.close()
             for task in running:
                 task.cancel()

@@ -67,11 +67,6 @@ class Link:
         return self._usable
 
     @property
-    def opened(self) -> Connection | None:
-        """The connection that still takes acknowledgements, if there is one."""
-        return self._open
-
-    @property
     def cluster(self) -> str | None:
         """The cluster this link belongs to: the one it was told, or else the first that it met."""
         return self._cluster

@@ -217,6 +217,49 @@ async def test_a_cancelled_request_harms_no_other(fake: FakeBroker, dial: Dial, 
         assert len(fake.live_leases) == 1
 
 
+async def test_a_lease_passes_from_hand_to_hand(fake: FakeBroker, dial: Dial, eventually: Eventually) -> None:
+    """When all callers for a token leave while an answer is on its way, and another comes, that one gets the lease."""
+    async with dial(fake) as broker:
+        async with asyncio.TaskGroup() as tasks:
+            async with broker.lease("github/ci"):
+                fake.hold_answers()
+                second = tasks.create_task(broker.lease("github/ci").__aenter__())
+                await eventually(lambda: len(fake.requests) == 2)
+            second.cancel()
+            await asyncio.sleep(0)
+            block = broker.lease("github/ci")
+            third = tasks.create_task(block.__aenter__())
+            await asyncio.sleep(0)
+            fake.release_answers()
+        assert third.result().value == "v1"
+        assert len(fake.leases) == 1
+        await block.__aexit__(None, None, None)
+
+
+async def test_a_release_is_confirmed_before_the_token_is_asked_for_again(
+    fake: FakeBroker, dial: Dial, eventually: Eventually
+) -> None:
+    """A broker may answer a batch in any order, so a release and a request for one token never travel together."""
+    async with dial(fake) as broker:
+        connection = broker._link.connected
+        assert connection is not None
+        first = broker.lease("github/ci")
+        await first.__aenter__()
+        fake.hold_answers()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(first.__aexit__(None, None, None))
+            await eventually(lambda: fake.requests == ["LeaseRequest", "Release"])
+            block = broker.lease("github/ci")
+            second = tasks.create_task(block.__aenter__())
+            for _ in range(20):
+                await asyncio.sleep(0)
+                assert len(connection._unanswered) == 1
+            fake.release_answers()
+        assert second.result().value == "v1"
+        assert len(fake.live_leases) == 1
+        await block.__aexit__(None, None, None)
+
+
 async def test_more_requests_than_fit_wait_their_turn(fake: FakeBroker, dial: Dial, eventually: Eventually) -> None:
     """Three hundred tokens are leased at once with never more than 256 requests unanswered."""
     for number in range(300):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from aiohttp import web
 
 from tokenbroker_client import (
     Backoff,
@@ -102,6 +103,33 @@ async def test_an_expired_lease_is_asked_for_again(
         await fake.start()
         change = await anext(changes)
         assert (change.kind, lease.value, lease.version) == (ChangeKind.RESTORED, "v2", 2)
+
+
+async def test_a_lease_that_ran_out_unseen_is_asked_for_again(
+    fake: FakeBroker, dial: Dial, clock: HandClock, eventually: Eventually
+) -> None:
+    """An app that only waits for changes during a long outage is told when there is a value again."""
+    async with dial(fake) as broker, broker.lease("github/ci") as lease:
+        changes = lease.changes()
+        await fake.stop()
+        await eventually(lambda: not broker.connected)
+        clock.advance(301)
+        await fake.start()
+        assert (await anext(changes)).kind is ChangeKind.RESTORED
+        assert lease.value == "v1"
+
+
+async def test_a_rotation_after_the_end_brings_no_old_value_back(
+    fake: FakeBroker, dial: Dial, clock: HandClock, eventually: Eventually
+) -> None:
+    """When a rotation and a renewal reach a lease that ran out unseen, nobody reads what was rotated away."""
+    async with dial(fake) as broker, broker.lease("github/ci") as lease:
+        changes = lease.changes()
+        clock.advance(301)
+        await fake.rotate("github/ci", "v2")
+        await fake.renew()
+        assert (await anext(changes)).kind is ChangeKind.RESTORED
+        assert lease.value == "v2"
 
 
 async def test_a_lease_that_the_broker_lost_is_asked_for_again(fake: FakeBroker, dial: Dial) -> None:
@@ -423,6 +451,26 @@ async def test_a_known_broker_may_misbehave_for_a_while(
         await eventually(lambda: fake.attempts >= 3)
         fake.refuse_upgrades(None)
         await eventually(lambda: broker.connected)
+
+
+async def test_a_redirect_is_not_followed(fake: FakeBroker, dial: Dial, unused_tcp_port: int) -> None:
+    """A server cannot send a worker elsewhere: the host and the TLS that were configured are the ones that count."""
+
+    async def redirect(_request: web.Request) -> web.Response:
+        raise web.HTTPFound(f"{fake.url.replace('ws', 'http')}/v1/connect")
+
+    app = web.Application()
+    app.router.add_get("/v1/connect", redirect)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    try:
+        with pytest.raises(NotABroker, match="redirect"):
+            async with connect(f"ws://127.0.0.1:{unused_tcp_port}", key=fake.worker_key("ci-1")):
+                pass
+    finally:
+        await runner.cleanup()
+    assert fake.attempts == 0
 
 
 async def test_connect_waits_for_a_broker_that_is_not_up_yet(fake: FakeBroker, dial: Dial) -> None:

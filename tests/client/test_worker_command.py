@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tokenbroker_client import WorkerKey
+from tokenbroker_client.command import main
 from tokenbroker_client.testing import FakeBroker
 from tokenbroker_client.wire import AckStatus, unb64
 
@@ -229,9 +230,24 @@ async def test_what_fails_says_why_in_one_line(worker: dict[str, str], arguments
         ("exec", "--", "true"),
     ],
 )
-async def test_a_wrong_command_line_is_a_usage_error(worker: dict[str, str], arguments: tuple[str, ...]) -> None:
-    """Usage errors exit with 2."""
-    assert (await run(*arguments, **worker)).code == 2
+def test_a_wrong_command_line_is_a_usage_error(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Usage errors exit with 2 and say how it should be."""
+    monkeypatch.setenv("TOKENBROKER_KEY", "worker.key")
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: tokenbroker-worker" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["keygen", "enroll", "lease", "exec"])
+def test_every_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` shows a line to start from."""
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"example: tokenbroker-worker {verb} " in capsys.readouterr().out
 
 
 # -- exec ------------------------------------------------------------------------------------------------------

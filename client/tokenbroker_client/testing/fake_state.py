@@ -120,8 +120,9 @@ class FakeState:
     def renew(self, lease: FakeLease) -> float:
         """Give a lease its whole span again, up to its ceiling, and return the seconds it has."""
         present = self.elapsed()
-        lease.ends_at = min(present + lease.ttl_s, lease.ceiling_at, self.limit_at)
-        return max(0.0, lease.ends_at - present)
+        left_s = max(0.0, min(lease.ttl_s, lease.ceiling_at - present, self.limit_at - present))
+        lease.ends_at = present + left_s
+        return left_s
 
     def live(self, lease: str, worker: str) -> FakeLease | str:
         """Return a worker's live lease, or the code that says why it has none."""
