@@ -130,6 +130,7 @@ class Sessions:
             for earlier in self.of_worker(name):
                 earlier.close(CloseCode.SUPERSEDED)
         self._sockets[session] = socket
+        self._context.holdings.enter(session)
         self._by_worker.setdefault(name, {})[session] = None
         # Changes that arrived while the row was being written passed this session by, for it was not listed.
         self.workers_changed((name,))
