@@ -29,7 +29,7 @@ def demo() -> None:
     configure_logs(level="error")
     try:
         held = asyncio.run(_play())
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         note("stopped; the demo's broker is gone")
         raise typer.Exit(128 + signal.SIGINT) from None
     if not held:
@@ -39,7 +39,15 @@ def demo() -> None:
 async def _play() -> bool:
     playing = asyncio.current_task()
     assert playing is not None, "a coroutine runs in a task"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    loop = asyncio.get_running_loop()
+
+    def told(number: int) -> None:
+        # Once: a second one would cut off the ending of the processes, and they would stay.
+        loop.add_signal_handler(number, lambda: None)
+        playing.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
     narrator = Narrator(console=Console(highlight=False, soft_wrap=True))
     verdict = await play(narrator, SystemClock().monotonic)
     return verdict.held
