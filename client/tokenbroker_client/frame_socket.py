@@ -67,7 +67,7 @@ class FrameSocket:
                 await self._websocket.send_str(text)
         except TimeoutError:
             raise ConnectionLost(f"the broker has read nothing for {_SEND_S:.0f} s") from None
-        except (ClientError, OSError, RuntimeError) as error:
+        except (ClientError, OSError) as error:
             raise ConnectionLost(f"the connection ended: {type(error).__name__}") from error
 
     async def receive(self, *, within_s: float) -> ServerFrame | None:
@@ -83,7 +83,7 @@ class FrameSocket:
                 message = await self._websocket.receive()
         except TimeoutError:
             raise ConnectionLost(f"the broker was silent for {within_s:g} s") from None
-        except (ClientError, OSError, RuntimeError) as error:
+        except (ClientError, OSError) as error:
             raise ConnectionLost(f"the connection ended: {type(error).__name__}") from error
         if message.type in _ENDED:
             raise self._ended()
@@ -109,14 +109,14 @@ class FrameSocket:
         try:
             async with asyncio.timeout(2.0):
                 await self._websocket.close(code=code)
-        except (TimeoutError, ClientError, OSError, RuntimeError):
+        except (TimeoutError, ClientError, OSError):
             return
 
     async def _pong(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(_SEND_S):
                 await self._websocket.pong(data)
-        except (TimeoutError, ClientError, OSError, RuntimeError) as error:
+        except (TimeoutError, ClientError, OSError) as error:
             raise ConnectionLost(f"the connection ended: {type(error).__name__}") from error
 
     def _ended(self) -> BrokerError:

@@ -7,12 +7,19 @@ Requests and pushes reach it through `roster`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from typing import Final
 
 from tokenbroker_client.changes import Change, ChangeKind, Listener
 from tokenbroker_client.errors import LeaseDenied, LeaseExpired, LeaseGone, LeaseReleased, LeaseRevoked
 from tokenbroker_client.held_value import HeldValue
 from tokenbroker_client.wire import Granted, HeldLease, Rotated, decode_value
+
+_CEILING_S: Final = 0.05
+"""A lease that ends this close to its ceiling is at it: a broker may leave out a renewal that adds so little."""
+_WHOLE: Final = 0.99
+"""A renewal that gives this part of the lease's own time is a whole one, rounded somewhere on the way."""
 
 
 class Holding:
@@ -37,6 +44,7 @@ class Holding:
         self._elapsed = elapsed
         self._value: HeldValue | None = None
         self._ends_at = 0.0
+        self._ceiling_at = math.inf
         self._ttl_s = 0.0
         self._capped = False
         self._last_lease = ""
@@ -89,6 +97,7 @@ class Holding:
         self._over = None
         self._ttl_s = max(self._ttl_s, granted.ttl_s) if is_renewal else granted.ttl_s
         self._ends_at = since + granted.ttl_s
+        self._ceiling_at = since + granted.max_ttl_s
         if was_over:
             return Change(kind=ChangeKind.RESTORED, token=self.token, version=self.version)
         if was_held and not is_same:
@@ -101,9 +110,21 @@ class Holding:
             self._ends_at = since + ttl_s
             self._capped = self._capped and ttl_s < self._ttl_s
 
-    def nears_ceiling(self, ttl_s: float) -> bool:
-        """Tell whether a renewal of `ttl_s` shows that only another lease, and no renewal, will give more time."""
-        return self._over is None and not self._capped and ttl_s < self._ttl_s
+    def renew(self, ttl_s: float, *, since: float) -> None:
+        """As `extend`, by a renewal: one that gives less than the lease's own time shows where its ceiling is."""
+        self.extend(ttl_s, since=since)
+        if ttl_s < self._ttl_s * _WHOLE:
+            self._ceiling_at = min(self._ceiling_at, self._ends_at)
+
+    @property
+    def ends_for_good(self) -> bool:
+        """Whether only another lease, and no renewal, will give more time than there is."""
+        return self._over is None and not self._capped and self._ends_at >= self._ceiling_at - _CEILING_S
+
+    @property
+    def wants_another(self) -> bool:
+        """Whether it is time for that: half of the lease is over."""
+        return self.lease is not None and self.ends_for_good and self.remaining_s <= self._ttl_s / 2
 
     def rotate(self, rotated: Rotated) -> Change | None:
         """Swap the value in. Return None when it is the one that is held, or the lease is over."""

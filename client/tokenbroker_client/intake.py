@@ -97,9 +97,8 @@ class Intake:
             holding = self._roster.of(live.lease)
             if holding is None:
                 continue
-            at_ceiling = holding.nears_ceiling(live.ttl_s)
-            holding.extend(live.ttl_s, since=self._elapsed())
-            if at_ceiling:
+            holding.renew(live.ttl_s, since=self._elapsed())
+            if holding.ends_for_good:
                 self._errands.ask_again(holding, release_first=True)
         for gone in frame.gone or ():
             self.lost(gone.lease, gone.code)

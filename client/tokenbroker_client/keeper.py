@@ -1,8 +1,8 @@
 """Keeping leases: asking for them, bringing them into the next session, asking again, giving them back.
 
 What is known of each lease is in `roster` and `holding`, what the broker says of them is applied in `intake`, and
-connections come from `link`. There is no timer here that
-renews or expires anything: the broker renews, and a lease is over when its value is read too late.
+connections come from `link`. There is no timer here: the broker renews, a lease is over when its value is read too
+late, and what the broker cannot renew is looked after when it is read and when the broker is heard.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Keeper:
         holding = self._roster.claim(token)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            self._spawn(self._acquire(holding, ttl_s, outcome))
+            if self._spawn(self._acquire(holding, ttl_s, outcome)) is None:
+                outcome.set_exception(Closed())
             await outcome
         except BaseException:
             self._leave(holding)
@@ -112,9 +113,21 @@ class Keeper:
         stated = self._roster.stated()
         for start in range(0, len(stated), _RESUME_CHUNK):
             await self._resume(connection, tuple(stated[start : start + _RESUME_CHUNK]))
+        self.beat()
+
+    def beat(self) -> None:
+        """Look after every lease, now that the broker was heard: its heartbeat is the only clock that ticks here."""
         for holding in self._roster:
-            if holding.ran_out:
-                self.ask_again(holding)
+            self.look_after(holding)
+
+    def look_after(self, holding: Holding) -> None:
+        """Wipe a value that ran out unread, and ask for another lease where there is need of one."""
+        if holding.ran_out:
+            if holding.remaining_s <= 0.0:
+                holding.expire()
+            self.ask_again(holding)
+        elif holding.wants_another:
+            self.ask_again(holding, release_first=True)
 
     def pushed(self, frame: ServerFrame) -> None:
         """Apply what the broker pushes. Raises WireError for a value that is not what its encoding says."""

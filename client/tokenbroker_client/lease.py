@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenbroker_client.changes import Changes, Handler, Listener
-from tokenbroker_client.errors import LeaseExpired, LeaseReleased, NotText
+from tokenbroker_client.errors import LeaseReleased, NotText
 from tokenbroker_client.holding import Holding
 from tokenbroker_client.keeper import Keeper
 
@@ -48,9 +48,8 @@ class Lease:
             raise LeaseReleased(f"the lease of {self.token} was released when its block was left")
         try:
             return self._holding.read()
-        except LeaseExpired:
-            self._keeper.ask_again(self._holding)
-            raise
+        finally:
+            self._keeper.look_after(self._holding)
 
     @property
     def version(self) -> int:

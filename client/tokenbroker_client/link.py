@@ -34,6 +34,9 @@ class Follower(Protocol):
     def pushed(self, frame: ServerFrame) -> None:
         """Apply a push, before any later frame is looked at. Must not block."""
 
+    def beat(self) -> None:
+        """The broker was heard, by a ping or otherwise; called at most once a second. Must not block."""
+
     def ended(self, why: BrokerError, *, was_open: bool) -> None:
         """There will be no further session; `was_open` tells whether a live one ended so."""
 
@@ -60,6 +63,7 @@ class Link:
         self._moved = asyncio.Event()
         self._ever_open = False
         self._reconnect_at: float | None = None
+        self._beat_at = elapsed()
 
     @property
     def connected(self) -> Connection | None:
@@ -159,17 +163,24 @@ class Link:
             try:
                 async with asyncio.timeout(self._until_leaving_s(connection)):
                     frame = await connection.receive(within_s=silence_s)
+                if isinstance(frame, Goaway):
+                    self._depart(frame)
+                elif frame is not None:
+                    follower.pushed(frame)
             except TimeoutError:
                 continue
             except (ConnectionLost, SessionRefused) as error:
                 return error
             except WireError as error:
-                return ConnectionLost(f"the broker sent a value outside the protocol: {error}")
-            if isinstance(frame, Goaway):
-                self._depart(frame)
-            elif frame is not None:
-                follower.pushed(frame)
+                return ConnectionLost(f"the broker broke the protocol: {error}")
+            self._beat(follower)
         return ConnectionLost("the broker asked to reconnect")
+
+    def _beat(self, follower: Follower) -> None:
+        present = self._elapsed()
+        if present - self._beat_at >= 1.0:
+            self._beat_at = present
+            follower.beat()
 
     def _depart(self, frame: Goaway) -> None:
         """Send no further request here. Pushes still count, so the connection stays until its slot has come."""

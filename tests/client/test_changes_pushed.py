@@ -314,6 +314,20 @@ async def test_unknown_frames_are_ignored(fake: FakeBroker, dial: Dial) -> None:
     assert fake.attempts == 1
 
 
+async def test_a_value_outside_the_protocol_costs_the_connection_only(
+    fake: FakeBroker, dial: Dial, eventually: Eventually
+) -> None:
+    """A pushed value that its encoding cannot hold is never served; the client reconnects and keeps what it had."""
+    async with dial(fake) as broker, broker.lease("github/ci") as lease:
+        name = fake.leases[0].lease
+        await fake.send_text(
+            f'{{"type":"rotated","lease":"{name}","token":"github/ci","version":2,"value":"=","encoding":"b64",'
+            '"content_type":"text/plain"}'
+        )
+        await eventually(lambda: "Resume" in fake.requests)
+        assert (lease.value, lease.version) == ("v1", 1)
+
+
 async def test_a_frame_outside_the_protocol_costs_the_connection_only(
     fake: FakeBroker, dial: Dial, clock: HandClock
 ) -> None:

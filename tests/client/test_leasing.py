@@ -23,7 +23,7 @@ from tokenbroker_client import (
     Unavailable,
 )
 from tokenbroker_client.testing import FakeBroker
-from tokenbroker_client.wire import ErrorCode
+from tokenbroker_client.wire import AckStatus, ErrorCode
 
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 Dial = Callable[..., AbstractAsyncContextManager[Broker]]
@@ -258,6 +258,46 @@ async def test_a_release_is_confirmed_before_the_token_is_asked_for_again(
         assert second.result().value == "v1"
         assert len(fake.live_leases) == 1
         await block.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"type":"released","id":1,"leases":[],"gone":[]}',
+        (
+            '{"type":"granted","id":1,"lease":"l","token":"github/ci","version":1,"value":"=","encoding":"b64",'
+            '"content_type":"text/plain","ttl_s":300,"max_ttl_s":3600,"expires_at":0}'
+        ),
+    ],
+    ids=["wrong kind", "wrong value"],
+)
+async def test_an_answer_that_cannot_be_used_is_asked_for_elsewhere(
+    fake: FakeBroker, dial: Dial, eventually: Eventually, answer: str
+) -> None:
+    """A broker that breaks the protocol loses the connection, and the caller gets its lease on the next one."""
+    async with dial(fake) as broker:
+        fake.hold_answers()
+        block = broker.lease("github/ci")
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(block.__aenter__())
+            await eventually(lambda: fake.requests == ["LeaseRequest"])
+            await fake.send_text(answer)
+            await eventually(lambda: fake.attempts == 2)
+            fake.release_answers()
+        assert asked.result().value == "v1"
+        await block.__aexit__(None, None, None)
+
+
+async def test_answers_to_nobody_are_ignored(fake: FakeBroker, dial: Dial) -> None:
+    """An answer or an error under a number that is not in flight changes nothing."""
+    async with dial(fake) as broker, broker.lease("github/ci") as lease:
+        await fake.send_text('{"type":"released","id":77,"leases":[],"gone":[]}')
+        await fake.send_text('{"type":"error","id":78,"code":"internal"}')
+        await fake.send_text('{"type":"error","code":"bad_request","message":"an ack was malformed"}')
+        await fake.rotate("github/ci", "v2")
+        await fake.wait_for_ack("github/ci", AckStatus.APPLIED)
+        assert lease.value == "v2"
+    assert fake.attempts == 1
 
 
 async def test_more_requests_than_fit_wait_their_turn(fake: FakeBroker, dial: Dial, eventually: Eventually) -> None:

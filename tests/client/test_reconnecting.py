@@ -215,6 +215,49 @@ async def test_a_lease_at_its_ceiling_is_replaced(dial: Dial, clock: HandClock, 
             assert lease.value == "v1"
 
 
+async def test_a_lease_that_is_never_renewed_is_replaced_at_half_its_time(
+    dial: Dial, clock: HandClock, eventually: Eventually
+) -> None:
+    """A lease as long as its ceiling gets no renewal; the client replaces it when it is read in its second half."""
+    async with FakeBroker(ttl_s=300, max_ttl_s=300, heartbeat_s=3600, elapsed=clock) as fake:
+        fake.put("github/ci", "v1")
+        async with dial(fake) as broker, broker.lease("github/ci") as lease:
+            clock.advance(149)
+            assert lease.value == "v1"
+            assert fake.requests == ["LeaseRequest"]
+            clock.advance(1)
+            assert lease.value == "v1"
+            await eventually(lambda: lease.remaining_s == 300.0)
+            assert fake.requests == ["LeaseRequest", "Release", "LeaseRequest"]
+
+
+async def test_a_lease_that_nobody_reads_is_replaced_when_the_broker_is_heard(
+    dial: Dial, clock: HandClock, eventually: Eventually
+) -> None:
+    """The broker's own heartbeat, not a timer, lets the client look after a lease that is read but once an hour."""
+    async with FakeBroker(ttl_s=300, max_ttl_s=300, heartbeat_s=3600, elapsed=clock) as fake:
+        fake.put("github/ci", "v1")
+        async with dial(fake) as broker, broker.lease("github/ci") as lease:
+            clock.advance(200)
+            await fake.send_text('{"type":"weather"}')
+            await eventually(lambda: lease.remaining_s == 300.0)
+            assert len(fake.leases) == 2
+
+
+async def test_a_value_that_ran_out_unread_is_wiped_when_the_broker_is_heard(
+    fake: FakeBroker, dial: Dial, clock: HandClock, eventually: Eventually
+) -> None:
+    """Nobody need read an expired value for it to be overwritten."""
+    async with dial(fake) as broker, broker.lease("github/ci") as lease:
+        held = lease._holding._value
+        assert held is not None
+        clock.advance(301)
+        await fake.send_text('{"type":"weather"}')
+        await eventually(lambda: held.reveal() == b"")
+        await eventually(lambda: lease.remaining_s == 300.0)
+        assert lease.value == "v1"
+
+
 async def test_the_value_stays_while_the_lease_is_replaced(
     dial: Dial, clock: HandClock, eventually: Eventually
 ) -> None:
