@@ -27,6 +27,7 @@ from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.policy.names import parse_worker_name
 from broker.secret import Secret
+from broker.vault.pacing import Pace
 from storage.port import Delete
 from storage.records import EnrolmentRecord, WorkerKey, WorkerRecord
 from tokenbroker_client.transcript import enrolment_transcript
@@ -37,6 +38,9 @@ KEPT: Final = timedelta(days=1)
 CODES_MAX: Final = 10_000
 CLEARED_MAX: Final = 100
 """Old codes forgotten with each one issued."""
+NOISE_PER_S: Final = 2.0
+NOISE_BURST: Final = 50
+"""Refusals of codes that were never issued which go on record: strangers must not fill the log."""
 
 _NO_HASH: Final = bytes(32)
 
@@ -64,6 +68,7 @@ class Enrolment:
     def __init__(self, *, authority: Authority, clock: Clock) -> None:
         self._authority = authority
         self._clock = clock
+        self._noise = Pace(rate_per_s=NOISE_PER_S, burst=NOISE_BURST)
 
     async def issue(self, worker: str, *, groups: Sequence[str], actor: str, once: Once = nothing_beside) -> Issued:
         """A fresh code for a worker, there already or not; groups: what the worker gets, none: as it has them.
@@ -157,6 +162,10 @@ class Enrolment:
         return record
 
     async def _record_refusal(self, refused: _Unacceptable, source: str) -> None:
+        """Every refusal of a code that was issued; of made-up ones only as many as tell that it happens."""
+        if not refused.enrolment and self._noise.take(self._clock.monotonic()) > 0:
+            self._noise.give_back()
+            return
         entry = EnrolmentRefusedEntry(
             at=self._clock.now(), actor="system", source=source, reason=refused.reason, enrolment=refused.enrolment
         )

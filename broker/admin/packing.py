@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import shutil
 import tarfile
 import tempfile
@@ -15,20 +18,52 @@ from broker.errors import Unavailable
 
 CHUNK_BYTES: Final = 256 * 1024
 _BLOCK: Final = tarfile.BLOCKSIZE
+_PREFIX: Final = "stream-"
+_LEFT_S: Final = 60.0
 
 
 @asynccontextmanager
 async def scratch_folder(parent: Path) -> AsyncIterator[Path]:
-    """A fresh folder (mode 0700) that is removed at the end. Unavailable: the disk does not take it."""
+    """A fresh folder (mode 0700) that is removed at the end, with those that a crash left behind.
+
+    Unavailable: the disk does not take it.
+    """
     try:
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=parent, prefix="stream-"))
+        folder, lock = await asyncio.to_thread(_make, parent)
     except OSError as error:
         raise Unavailable(f"the scratch folder cannot be written: {error.strerror}; mend it, then retry") from None
     try:
         yield folder
     finally:
-        # Not awaited to its end if this task is cancelled again; the thread goes on, and start-up clears what is left.
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+        # Cancelled here once more, the thread still goes on to its end.
+        await asyncio.shield(asyncio.to_thread(_remove, folder, lock))
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    _clear(parent, older_than=folder.stat().st_mtime - _LEFT_S)
+    return folder, lock
+
+
+def _remove(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
+
+
+def _clear(parent: Path, *, older_than: float) -> None:
+    """Remove folders whose process is gone: the kernel let go of their locks. Young ones may not be locked yet."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime > older_than:
+                continue
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 async def file_chunks(path: Path) -> AsyncIterator[bytes]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from broker.admin.stored import Stored
 from broker.authority.authority import Authority
 from broker.errors import NotFound, Tampered
@@ -9,6 +12,9 @@ from broker.policy.names import is_token_name, parse_token_name
 from storage.port import PAGE_MAX, Page
 from storage.records import TokenRecord, VersionRecord
 from storage.table import Key
+
+_PREFIX: Final = re.compile(r"[a-z0-9._/-]{0,511}")
+"""What a name may begin with; nothing else is asked of storage."""
 
 
 class TokenBook:
@@ -59,6 +65,8 @@ class TokenBook:
 
     async def tokens(self, *, prefix: str, after: Key | None, limit: int) -> Page[TokenRecord]:
         """One page of the tokens whose names begin with `prefix`, in the order of their names."""
+        if _PREFIX.fullmatch(prefix) is None:
+            return Page(records=[], next=None)
         records: list[TokenRecord] = []
         if after is None and is_token_name(prefix):
             exact = await self._stored.get(TokenRecord, (prefix,))

@@ -5,7 +5,7 @@ Listening, TLS and the workers' WebSocket are added by the one who serves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -63,7 +63,9 @@ def make_api(
     app.on_response_prepare.append(add_headers)
     for route in ROUTES:
         app.router.add_route(route.method, _pattern(route), partial(dispatcher.serve, route))
-    _add_public(app, Readiness(checks=checks, clock=clock), registry)
+    _add_public(
+        app, Readiness(checks=checks, clock=clock), registry, arrive=lambda request: gate.arrive(source(request))
+    )
     return app
 
 
@@ -71,23 +73,32 @@ def _pattern(route: AnyRoute) -> str:
     return route.path.replace("{token}", NAME_IN_PATH)
 
 
-def _add_public(app: web.Application, readiness: Readiness, registry: CollectorRegistry) -> None:
-    """What needs no credential: it names no token, worker or admin."""
+def _add_public(
+    app: web.Application,
+    readiness: Readiness,
+    registry: CollectorRegistry,
+    *,
+    arrive: Callable[[web.Request], None],
+) -> None:
+    """What needs no credential: it names no token, worker or admin. Whether the process lives is never limited."""
     document = msgspec.json.encode(openapi_document(ROUTES, version=version("tokenbroker")))
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text='{"alive":true}', content_type="application/json")
 
-    async def readyz(_request: web.Request) -> web.Response:
+    async def readyz(request: web.Request) -> web.Response:
+        arrive(request)
         ready = await readiness.read()
         return web.Response(
             status=200 if ready.ready else 503, body=msgspec.json.encode(ready), content_type="application/json"
         )
 
-    async def metrics(_request: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
+        arrive(request)
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def openapi(_request: web.Request) -> web.Response:
+    async def openapi(request: web.Request) -> web.Response:
+        arrive(request)
         return web.Response(body=document, content_type="application/json")
 
     app.router.add_get("/healthz", healthz)

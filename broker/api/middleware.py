@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -77,18 +78,21 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def _answer(request: web.Request, error: Exception) -> web.Response:
     if isinstance(error, BrokerError):
-        return _refused(error)
+        return _refused(error, told=request.get(ADMIN) is not None)
     if isinstance(error, web.HTTPException):
-        return _refused(_translated(error))
+        return _refused(_translated(error), told=True)
     reference = secrets.token_hex(8)
     _log.error("api.internal_error", reference=reference, route=_template(request), exc_info=error)
     return refuse(internal_problem(reference))
 
 
-def _refused(error: BrokerError) -> web.Response:
+def _refused(error: BrokerError, *, told: bool) -> web.Response:
+    """told: whether whoever asks may know what ails the broker; strangers learn only that something does."""
     problem = problem_of(error)
     if problem.status >= 500:
         _log.error("api.refused", code=problem.code, status=problem.status, error=error.message)
+        if not told:
+            problem = msgspec.structs.replace(problem, detail=f"{problem.title}; retry later")
     return refuse(problem, error.allowed if isinstance(error, WrongMethod) else frozenset())
 
 

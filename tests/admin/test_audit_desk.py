@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import tarfile
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from broker.admin.packing import tar_of
+from broker.admin.packing import scratch_folder, tar_of
 from broker.admin.put import NewVersion
 from broker.audit.prove import check_proof
 from broker.audit.verify import verify_export
@@ -87,6 +88,22 @@ async def test_a_proof_holds_with_the_verifier_key_alone(house) -> None:
     assert entry.actor in {ROOT, "system"}
     with pytest.raises(NotFound):
         await house.services.audit.prove(1, 999)
+
+
+async def test_what_a_crash_left_in_the_scratch_folder_is_cleared(tmp_path) -> None:
+    """A folder whose process is gone leaves with the next one made; one in use, or just made, stays."""
+    old, young = tmp_path / "stream-old", tmp_path / "stream-young"
+    for left in (old, young, tmp_path / "other"):
+        left.mkdir()
+    (old / "copy.db").write_bytes(b"x")
+    long_ago = old.stat().st_mtime - 3600
+    os.utime(old, (long_ago, long_ago))
+    os.utime(tmp_path / "other", (long_ago, long_ago))
+    async with scratch_folder(tmp_path) as used:
+        os.utime(used, (long_ago, long_ago))
+        async with scratch_folder(tmp_path):
+            assert used.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "stream-young"]
 
 
 async def test_archives_hold_files_of_any_size(tmp_path: Path) -> None:

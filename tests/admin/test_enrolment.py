@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.admin.enrolment import CODE_LIFE, KEPT
+from broker.admin.enrolment import CODE_LIFE, KEPT, NOISE_BURST
 from broker.admin.errors import EnrolmentRefused, KeyRefused
 from broker.admin.workers import NewWorker
 from broker.audit.entries import EnrolmentIssued, WorkerChanged
@@ -114,6 +114,21 @@ async def test_every_refusal_looks_the_same_and_is_told_apart_in_the_log(house) 
         "code is expired",
         "worker is disabled",
     ]
+
+
+async def test_strangers_cannot_fill_the_log(house) -> None:
+    """Of two hundred made-up codes only the first ones are written down; refusals of a real code always are."""
+    machine = Machine(house)
+    code = await issue(house)
+    made_up = code[:-4] + "AAAA"
+    for _ in range(200):
+        with pytest.raises(EnrolmentRefused):
+            await machine.redeem(made_up)
+    assert (await reasons(house)).count("no such code") == NOISE_BURST
+    await machine.redeem(code)
+    with pytest.raises(EnrolmentRefused):
+        await machine.redeem(code)
+    assert (await reasons(house))[-1] == "code is used"
 
 
 async def test_a_key_nobody_should_have_says_nothing_about_the_code(house) -> None:

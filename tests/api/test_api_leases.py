@@ -87,10 +87,13 @@ async def test_revoking_names_what_was_revoked_and_who_did_not_wipe(site) -> Non
         {"token": "a", "worker": "w", "reason": "x"},
         {"token": "a"},
         {"token": "a", "reason": ""},
+        {"token": "a", "reason": "two\nlines"},
+        {"token": "A B", "reason": "x"},
+        {"lease": "\u0000", "reason": "x"},
         {"token": "a", "reason": "x", "wait_s": 61},
         {"token": "a", "reason": "x", "wait_s": -1},
     ],
-    ids=["none", "two", "no-reason", "empty-reason", "long", "negative"],
+    ids=["none", "two", "no-reason", "empty-reason", "lines", "name", "id", "long", "negative"],
 )
 async def test_a_revocation_must_say_what_and_why(site, body) -> None:
     """Exactly one of lease, token and worker, a reason, and a wait of at most a minute."""

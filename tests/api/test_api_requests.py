@@ -8,11 +8,13 @@ import io
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.admin import errors as admin_errors
 from broker.api import errors as api_errors  # noqa: F401 - likewise
 from broker.api.problems import TABLE, Row, problem_of, row_of
 from broker.errors import BrokerError
+from tokenbroker_client.wire import b64
 
 
 def tree(kind: type[BrokerError]) -> list[type[BrokerError]]:
@@ -117,6 +119,19 @@ async def test_our_bug_is_a_reference_and_nothing_else(site, monkeypatch) -> Non
     logged = next(line for line in logs if line["event"] == "api.internal_error")
     assert logged["reference"] == answer.body["reference"]
     assert answer.body["reference"] in answer.body["detail"]
+
+
+async def test_strangers_do_not_learn_what_ails_the_broker(site) -> None:
+    """Without a credential a 503 says no more than that; an admin is told the reason."""
+    site.broker.journal.refuse("canary: the disk of host db-7 is full")
+    public = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    stranger = await site.ask(
+        "POST", "/v1/enroll", {"code": "tbe_x.y", "public_key": b64(public), "signature": "A" * 86}, role=None
+    )
+    assert (stranger.status, stranger.code) == (503, "unavailable")
+    assert b"canary" not in stranger.raw
+    admin = await site.put("a")
+    assert (admin.status, b"canary" in admin.raw) == (503, True)
 
 
 async def test_what_takes_too_long_is_cut_and_says_so(site) -> None:

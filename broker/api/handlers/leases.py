@@ -21,6 +21,7 @@ from broker.api.views.leases import (
     session_view,
 )
 from broker.errors import BadRequest
+from broker.policy.names import parse_token_name, parse_worker_name
 
 
 async def list_leases(services: Services, call: Call[Nothing, LeaseQuery, Nothing]) -> Reply:
@@ -29,8 +30,8 @@ async def list_leases(services: Services, call: Call[Nothing, LeaseQuery, Nothin
     if query.at is not None and query.all:
         raise BadRequest("at, all: send one of them; all on record is no matter of an instant")
     page = await services.leases.list_leases(
-        token=query.token,
-        worker=query.worker,
+        token=None if query.token is None else parse_token_name(query.token),
+        worker=None if query.worker is None else parse_worker_name(query.worker),
         at=None if query.at is None else parse_instant("at", query.at, services.clock.now()),
         include_ended=query.all,
         after=pager.after,
@@ -44,10 +45,12 @@ async def revoke_leases(services: Services, call: Call[Nothing, Nothing, RevokeL
     body = call.body
     if sum(name is not None for name in (body.lease, body.token, body.worker)) != 1:
         raise BadRequest("lease, token, worker: send exactly one of them")
+    if not body.reason.isprintable():
+        raise BadRequest("reason: it has line breaks or control characters; write one line")
     report = await services.leases.revoke(
         lease=body.lease,
-        token=body.token,
-        worker=body.worker,
+        token=None if body.token is None else parse_token_name(body.token),
+        worker=None if body.worker is None else parse_worker_name(body.worker),
         reason=body.reason,
         actor=call.actor,
         wait_s=body.wait_s,
@@ -59,7 +62,10 @@ async def list_sessions(services: Services, call: Call[Nothing, SessionQuery, No
     """List who is connected, newest first."""
     pager, query = call.pager, call.query
     found = await services.sessions.list_sessions(
-        worker=query.worker, include_ended=query.all, after=pager.after, limit=pager.limit
+        worker=None if query.worker is None else parse_worker_name(query.worker),
+        include_ended=query.all,
+        after=pager.after,
+        limit=pager.limit,
     )
     items = [session_view(record, found.leases[record.session]) for record in found.page.records]
     return Reply(body=Listing(items=items, next=pager.next(found.page.next)))

@@ -12,6 +12,8 @@ from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Name, Reason, Request, TokenName
 from storage.records import LeaseRecord, SessionRecord
 
+LeaseId = Annotated[str, Meta(pattern="^[0-9a-z]{1,64}$")]
+
 
 class LeaseQuery(PageQuery, frozen=True, kw_only=True):
     """token, worker: only theirs. at: those live at that instant. all: ended ones too. Neither: those live now."""
@@ -32,7 +34,7 @@ class SessionQuery(PageQuery, frozen=True, kw_only=True):
 class RevokeLeases(Request, frozen=True, kw_only=True):
     """Exactly one of lease, token and worker. wait_s: how long to wait for workers to say that they wiped."""
 
-    lease: str | None = None
+    lease: LeaseId | None = None
     token: TokenName | None = None
     worker: Name | None = None
     reason: Reason
