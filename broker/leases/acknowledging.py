@@ -43,13 +43,14 @@ class Acknowledge(Operation):
             held = batch.context.holdings.by_lease.get(self.lease)
             if held is None or held.holder is not self.holder or not 0 < self.version <= held.record.version:
                 return
-            self._held = held
             applied = self.status is AckStatus.APPLIED
+            acked_version = max(held.record.acked_version, self.version if applied else 0)
+            ack_failed = "" if applied else self.detail or "failed"
+            if (acked_version, ack_failed) == (held.record.acked_version, held.record.ack_failed):
+                return
+            self._held = held
             record = msgspec.structs.replace(
-                held.record,
-                rev=held.record.rev + 1,
-                acked_version=self.version if applied else held.record.acked_version,
-                ack_failed="" if applied else self.detail or "failed",
+                held.record, rev=held.record.rev + 1, acked_version=acked_version, ack_failed=ack_failed
             )
         self._record = record
         batch.updates.append(record)

@@ -7,14 +7,16 @@ for it, so a slow KMS delays nobody else's tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from broker.errors import BrokerError, Unavailable
+from broker.errors import BrokerError, Tampered, Unavailable
+from broker.leases.bugs import bug
 from broker.leases.context import Context
 from broker.leases.operation import Missing, Operation
+from broker.vault.errors import SealBroken
 from kms.port import Caller
-from storage.errors import StorageError
+from storage.errors import Refused, StorageError
 from storage.records import LeaseRecord, VersionRecord
 
 Again = Callable[[Operation, BrokerError | None], None]
@@ -28,7 +30,7 @@ class Fetching:
         self._again = again
         self._tasks: asyncio.TaskGroup | None = None
         self._rows: list[tuple[Operation, Missing]] = []
-        self._keys: dict[tuple[str, str], list[Operation]] = {}
+        self._keys: dict[tuple[str, str], list[tuple[Operation, str]]] = {}
         self._running = 0
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -74,38 +76,69 @@ class Fetching:
     async def _read_rows(self) -> None:
         await asyncio.sleep(0)  # the whole batch says what it misses before anything is read
         waiting, self._rows = self._rows, []
+        failure: BrokerError | None = None
+        rows: dict[str, LeaseRecord] = {}
+        try:
+            rows = await self._rows_of(waiting)
+        except (Tampered, Refused):
+            # One row is bad; who asked for others must not hear of it.
+            for operation, missing in waiting:
+                await self._read_alone(operation, missing)
+            return
+        except Exception as error:  # noqa: BLE001 - it is told to those who wait; raised, it would end the desk
+            failure = _told(error)
+        for operation, missing in waiting:
+            self._hand_back(operation, missing, rows, failure)
+
+    async def _rows_of(self, waiting: Sequence[tuple[Operation, Missing]]) -> dict[str, LeaseRecord]:
         heads = list(dict.fromkeys(name for _, missing in waiting for name in missing.heads))
         leases = list(dict.fromkeys(lease for _, missing in waiting for lease in missing.leases))
+        if heads:
+            await self._context.heads.load(heads)
+        return await self._context.read_leases(leases)
+
+    async def _read_alone(self, operation: Operation, missing: Missing) -> None:
+        """Read what one operation misses, each head by itself."""
         failure: BrokerError | None = None
+        rows: dict[str, LeaseRecord] = {}
+        for name in missing.heads:
+            try:
+                await self._context.heads.load([name])
+            except Exception as error:  # noqa: BLE001 - as in _read_rows
+                if not operation.goes_on_without(name):
+                    failure = _told(error)
         try:
-            if heads:
-                await self._context.heads.load(heads)
-            rows = await self._context.read_leases(leases)
-        except StorageError as error:
-            failure = Unavailable(str(error))
-        except BrokerError as error:
-            failure = error
-        for operation, missing in waiting:
-            if failure is None and missing.leases:
-                operation.fetched = {lease: rows.get(lease) for lease in missing.leases}
-            self._again(operation, failure)
+            rows = await self._context.read_leases(missing.leases)
+        except Exception as error:  # noqa: BLE001 - as in _read_rows
+            failure = _told(error)
+        self._hand_back(operation, missing, rows, failure)
+
+    def _hand_back(
+        self, operation: Operation, missing: Missing, rows: dict[str, LeaseRecord], failure: BrokerError | None
+    ) -> None:
+        if failure is None and missing.leases:
+            operation.fetched = {lease: rows.get(lease) for lease in missing.leases}
+        self._again(operation, failure)
 
     def _fetch_key(self, operation: Operation, version: VersionRecord, caller: Caller) -> None:
         name = (version.data_key, caller.worker)
-        if name in self._keys:
-            self._keys[name].append(operation)
-            return
-        self._keys[name] = [operation]
-        self._spawn(self._warm(name, version, caller))
+        waiting = self._keys.setdefault(name, [])
+        waiting.append((operation, version.token))
+        if len(waiting) == 1:
+            self._spawn(self._warm(name, version, caller))
 
     async def _warm(self, name: tuple[str, str], version: VersionRecord, caller: Caller) -> None:
         failure: BrokerError | None = None
         try:
             (await self._context.vault.open(version, caller)).wipe()
-        except BrokerError as error:
-            failure = error
-        for operation in self._keys.pop(name):
-            self._again(operation, failure)
+        except SealBroken:
+            # The data key is there, and this one version is bad: whoever wants it finds out alone.
+            pass
+        except Exception as error:  # noqa: BLE001 - as in _read_rows
+            failure = _told(error)
+        for operation, token in self._keys.pop(name):
+            spared = failure is not None and operation.goes_on_without(token)
+            self._again(operation, None if spared else failure)
 
     async def _reread(self, operation: Operation) -> None:
         """Bring what is held of these leases in line with storage; a lease that moved or ended is dropped."""
@@ -113,9 +146,16 @@ class Fetching:
         lost = [name for name in operation.touches() if name in context.holdings.by_lease]
         try:
             rows: dict[str, LeaseRecord] = await context.read_leases(lost)
-        except StorageError as error:
-            self._again(operation, Unavailable(str(error)))
+        except Exception as error:  # noqa: BLE001 - as in _read_rows
+            self._again(operation, _told(error))
             return
         for lease in lost:
             context.reconcile(lease, rows.get(lease))
         self._again(operation, None)
+
+
+def _told(error: Exception) -> BrokerError:
+    """The error as those who wait for the row or the key are told it."""
+    if isinstance(error, BrokerError):
+        return error
+    return Unavailable(str(error)) if isinstance(error, StorageError) else bug(error)

@@ -68,6 +68,10 @@ class Operation(ABC):
     def done(self, batch: Batch) -> None:
         """What was decided is durable: change memory, answer, push."""
 
+    def goes_on_without(self, token: str) -> bool:
+        """Told that this token cannot be read now; whether the rest may be decided all the same. If not, it fails."""
+        return False
+
     @abstractmethod
     def fail(self, error: BrokerError) -> None:
         """It will not happen."""

@@ -1,7 +1,7 @@
 """Renew leases of one session: because half their time is over, or because the worker asks.
 
-Authority is checked again for each. A lease that lost it is revoked in the same commit. A lease at its ceiling is
-left to run out. Batches answer item by item.
+Worker, grant and token are checked again for each. A lease that may no longer be is revoked in the same commit. One at
+its ceiling, and one whose token cannot be read, is left to run out. Batches answer item by item.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.audit.entries import LeasesEnded, LeasesRenewed
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotFound
 from broker.leases.answers import error_frame, push_revoked
 from broker.leases.batch import Batch
-from broker.leases.context import NotAllowed
+from broker.leases.context import Context, NotAllowed
 from broker.leases.held import Held, Holder
-from broker.leases.operation import Operation
-from broker.leases.terms import WORTH_RENEWING_S, ended, extended, next_terms
+from broker.leases.operation import Missing, Operation
+from broker.leases.terms import NO_VERSION, WORTH_RENEWING_S, ended, extended, next_terms
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Renewed
 
@@ -23,7 +23,7 @@ from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Ren
 class Renewal(Operation):
     """Extend what this session holds among `leases`. request_id None: the broker's own duty, pushed without one."""
 
-    __slots__ = ("_extended", "_failed", "_lost", "_reason", "holder", "id", "leases")
+    __slots__ = ("_extended", "_failed", "_kept", "_lost", "_reason", "_unreadable", "holder", "id", "leases")
 
     gives = True
 
@@ -43,27 +43,50 @@ class Renewal(Operation):
         self.leases = leases
         self._extended: list[tuple[Held, LeaseRecord]] = []
         self._lost: list[tuple[Held, LeaseRecord]] = []
+        self._kept: list[LeaseRecord] = []
+        self._unreadable: set[str] = set()
         self._reason = ""
 
     def touches(self) -> tuple[str, ...]:
         return self.leases
 
     def decide(self, batch: Batch) -> None:
-        self._extended, self._lost = [], []
+        self._extended, self._lost, self._kept = [], [], []
+        context, now = batch.context, batch.now
         for held in self._held(batch):
             record = held.record
             try:
-                grant, worker = batch.context.authorise(self.holder, record.token, batch.now)
-            except NotAllowed as error:
-                self._reason = error.reason
+                grant, worker = context.authorise(self.holder, record.token, now)
+                self._check_token(record.token, context)
+            except (NotAllowed, NotFound) as error:
+                self._reason = error.reason if isinstance(error, NotAllowed) else NO_VERSION
                 self._lost.append((held, self._revoked(record, batch)))
                 continue
-            terms = next_terms(record, grant=grant, worker=worker, now=batch.now, ttl_s=record.ttl_s)
-            renewed = extended(record, terms, grant=grant.id)
-            gained_s = (renewed.expires_at - record.expires_at).total_seconds()
-            if gained_s > WORTH_RENEWING_S or self.id is not None:
-                self._extended.append((held, renewed))
+            terms = next_terms(record, grant=grant, worker=worker, now=now, ttl_s=record.ttl_s)
+            gained_s = (terms.expires_at - record.expires_at).total_seconds()
+            if gained_s > WORTH_RENEWING_S and record.token not in self._unreadable:
+                self._extended.append((held, extended(record, terms, grant=grant.id)))
+            else:
+                self._kept.append(record)
         self._write(batch)
+
+    def _check_token(self, token: str, context: Context) -> None:
+        """NotFound: it may be leased to nobody now. One that cannot be read passes, and is not extended either."""
+        if token in self._unreadable:
+            return
+        known = context.heads.known
+        if token not in known:
+            # All at once, so that one read serves all that this session holds.
+            raise Missing(
+                heads=tuple(name for name in self.holder.leases if name not in known and name not in self._unreadable)
+            )
+        head = known[token]
+        if head is None or head.leasable is None:
+            raise NotFound
+
+    def goes_on_without(self, token: str) -> bool:
+        self._unreadable.add(token)
+        return True
 
     def _held(self, batch: Batch) -> list[Held]:
         """What this session holds of the leases, and only that: an id is never authority."""
@@ -106,6 +129,10 @@ class Renewal(Operation):
         if self._lost:
             push_revoked(holder, [record for _, record in self._lost], self._reason)
         if self.id is not None:
+            live += [
+                LiveLease(lease=record.lease, ttl_s=(record.expires_at - batch.now).total_seconds())
+                for record in self._kept
+            ]
             holder.answer(self.id, ENCODER.encode(Renewed(id=self.id, leases=tuple(live), gone=self._gone(live))))
         elif live:
             holder.send(ENCODER.encode(Renewed(leases=tuple(live))))

@@ -1,7 +1,8 @@
 """Resume leases of an earlier session of the same worker, on whatever replica it has come back to.
 
 The worker states what it holds; what it states is looked up, never believed. Each lease is checked again, moves to this
-session, and is renewed; a lease whose token has another version comes with its value.
+session, and is renewed; a lease whose token has another version comes with its value. A session holds a token once, so
+of two leases of one token the later in the list ends.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 import msgspec
 
 from broker.audit.entries import LeaseRotated, LeasesEnded, LeasesResumed
-from broker.errors import BrokerError, NotFound
+from broker.errors import BrokerError, Gone, NotFound, RateLimited
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
@@ -19,8 +20,9 @@ from broker.leases.heads import Head
 from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
 from broker.leases.rotating import rotated_frame
-from broker.leases.terms import ended, extended, next_terms
+from broker.leases.terms import NO_VERSION, ended, extended, next_terms
 from storage.records import LeaseRecord, VersionRecord
+from storage.records.leases import LeaseState
 from tokenbroker_client.wire import (
     ENCODER,
     FRAME_BYTES_MAX,
@@ -38,7 +40,7 @@ _ROTATED_BYTES_MAX: Final = FRAME_BYTES_MAX - 96 * 1024
 class Resume(Operation):
     """Take over the worker's live leases among those stated (lease id → version in hand)."""
 
-    __slots__ = ("_gone", "_live", "_lost", "_reason", "_rotated", "holder", "id", "stated")
+    __slots__ = ("_gone", "_live", "_over", "_rotated", "_unreadable", "holder", "id", "stated")
 
     gives = True
 
@@ -47,23 +49,32 @@ class Resume(Operation):
         self.holder = holder
         self.id = request_id
         self.stated = stated
-        self._live: list[LeaseRecord] = []
+        self._live: dict[str, LeaseRecord] = {}
         self._rotated: list[Rotated] = []
-        self._lost: list[LeaseRecord] = []
+        self._over: list[LeaseRecord] = []
         self._gone: list[GoneLease] = []
-        self._reason = ""
+        self._unreadable: set[str] = set()
 
     def touches(self) -> tuple[str, ...]:
-        return tuple(self.stated)
+        # Also the tokens, as far as they are known: a grant in the same batch must not make a second lease of one.
+        session = self.holder.session
+        tokens = (f"{session} {row.token}" for row in self.fetched.values() if row is not None)
+        return (*self.stated, *tokens)
+
+    def goes_on_without(self, token: str) -> bool:
+        self._unreadable.add(token)
+        return True
 
     def decide(self, batch: Batch) -> None:
+        if self.holder.closed:
+            raise Gone("the session is closed")
         if not self.fetched:
             raise Missing(leases=tuple(self.stated))
-        self._live, self._rotated, self._lost, self._gone = [], [], [], []
+        self._live, self._rotated, self._over, self._gone = {}, [], [], []
         rows = {lease: self._newest(lease, batch) for lease in self.stated}
         self._load_heads(rows, batch)
         for lease, row in rows.items():
-            if row is None or row.worker != self.holder.worker:
+            if row is None or row.worker != self.holder.worker or row.token in self._unreadable:
                 self._gone.append(GoneLease(lease=lease, code=GoneCode.UNKNOWN))
             elif row.state != "live":
                 self._gone.append(GoneLease(lease=lease, code=row.state))
@@ -71,9 +82,15 @@ class Resume(Operation):
                 self._gone.append(GoneLease(lease=lease, code=GoneCode.EXPIRED))
             else:
                 self._resume(row, batch)
+        self._check_room(batch)
         self._write(batch)
         # Fetched rows serve one decision: after a lost compare-and-set they are read again.
         self.fetched = {}
+
+    def _check_room(self, batch: Batch) -> None:
+        most = batch.context.settings.leases_per_session_max
+        if len(self.holder.leases.keys() | self._live.keys()) > most:
+            raise RateLimited(f"a session holds at most {most} leases; resume fewer", retry_after_s=1.0)
 
     def _newest(self, lease: str, batch: Batch) -> LeaseRecord | None:
         """The row as fetched, or as an older session of this worker on this replica still holds it."""
@@ -84,35 +101,47 @@ class Resume(Operation):
     def _load_heads(self, rows: dict[str, LeaseRecord | None], batch: Batch) -> None:
         known = batch.context.heads.known
         mine = {row.token for row in rows.values() if row is not None and row.worker == self.holder.worker}
-        unknown = tuple(token for token in mine if token not in known)
+        unknown = tuple(token for token in mine if token not in known and token not in self._unreadable)
         if unknown:
             raise Missing(heads=unknown)
 
     def _resume(self, row: LeaseRecord, batch: Batch) -> None:
-        context, now = batch.context, batch.now
+        context, now, token = batch.context, batch.now, row.token
+        held = self.holder.leases.get(token)
+        if token in self._live or (held is not None and held.record.lease != row.lease):
+            self._end(batch, row, "released", "the session has another lease of the token")
+            return
         try:
-            grant, worker = context.authorise(self.holder, row.token, now)
-            version = _leasable(context.heads.known[row.token])
-        except (NotAllowed, NotFound) as error:
-            self._reason = error.reason if isinstance(error, NotAllowed) else "no_current_version"
-            retention_s = context.settings.retention_s
-            self._lost.append(ended(row, state="revoked", reason=self._reason, now=now, retention_s=retention_s))
-            self._gone.append(GoneLease(lease=row.lease, code=GoneCode.REVOKED))
+            grant, worker = context.authorise(self.holder, token, now)
+            head, version = _leasable(context.heads.known[token])
+        except NotAllowed as error:
+            self._end(batch, row, "revoked", error.reason)
+            return
+        except NotFound:
+            self._end(batch, row, "revoked", NO_VERSION)
             return
         if version.version != self.stated[row.lease]:
-            value, encoding = batch.open(version, self.holder)
-            head = context.heads.known[row.token]
-            assert head is not None, "a leasable version has a head"
+            try:
+                value, encoding = batch.open(version, self.holder)
+            except BrokerError:
+                # This item cannot be served now; its row stays, and the worker asks for the token anew.
+                self._gone.append(GoneLease(lease=row.lease, code=GoneCode.UNKNOWN))
+                return
             self._rotated.append(rotated_frame(row.lease, head, version, value, encoding))
         terms = next_terms(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s)
         record = extended(row, terms, grant=grant.id, version=version.version)
-        self._live.append(msgspec.structs.replace(record, session=self.holder.session, instance=context.instance))
+        self._live[token] = msgspec.structs.replace(record, session=self.holder.session, instance=context.instance)
+
+    def _end(self, batch: Batch, row: LeaseRecord, state: LeaseState, reason: str) -> None:
+        retention_s = batch.context.settings.retention_s
+        self._over.append(ended(row, state=state, reason=reason, now=batch.now, retention_s=retention_s))
+        self._gone.append(GoneLease(lease=row.lease, code=state))
 
     def _write(self, batch: Batch) -> None:
         holder, now = self.holder, batch.now
-        batch.updates += self._live + self._lost
+        batch.updates += [*self._live.values(), *self._over]
         if self._live:
-            leases = tuple(record.lease for record in self._live)
+            leases = tuple(record.lease for record in self._live.values())
             batch.entries.append(LeasesResumed(at=now, actor=holder.actor, session=holder.session, leases=leases))
         batch.entries += [
             LeaseRotated(
@@ -125,20 +154,21 @@ class Resume(Operation):
             )
             for frame in self._rotated
         ]
-        if self._lost:
-            lost = tuple(record.lease for record in self._lost)
-            batch.entries.append(LeasesEnded(at=now, actor="system", state="revoked", reason=self._reason, leases=lost))
+        batch.entries += [
+            LeasesEnded(at=now, actor="system", state=row.state, reason=row.reason, leases=(row.lease,))
+            for row in self._over
+        ]
 
     def done(self, batch: Batch) -> None:
         holder, context = self.holder, batch.context
-        for record in self._live + self._lost:
+        for record in (*self._live.values(), *self._over):
             held = context.holdings.by_lease.get(record.lease)
             if held is not None:
                 context.drop(held)
         if holder.closed:
             return
         live = []
-        for record in self._live:
+        for record in self._live.values():
             left_s = (record.expires_at - batch.now).total_seconds()
             context.hold(holder, record, None, mono=batch.mono, left_s=left_s)
             live.append(LiveLease(lease=record.lease, ttl_s=left_s))
@@ -155,11 +185,11 @@ class Resume(Operation):
         self.holder.answer(self.id, error_frame(error, self.id))
 
 
-def _leasable(head: Head | None) -> VersionRecord:
+def _leasable(head: Head | None) -> tuple[Head, VersionRecord]:
     version = None if head is None else head.leasable
-    if version is None:
+    if head is None or version is None:
         raise NotFound
-    return version
+    return head, version
 
 
 def _fitting(frames: list[Rotated]) -> tuple[list[Rotated], list[Rotated]]:

@@ -18,7 +18,7 @@ from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Held
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import ended
+from broker.leases.terms import NO_VERSION, ended
 from storage.records import LeaseRecord, VersionRecord
 from tokenbroker_client.wire import ENCODER, Encoding, Rotated
 
@@ -58,17 +58,18 @@ class Recheck(Operation):
         record, holder = held.record, held.holder
         if holder.closed or context.holdings.by_lease.get(record.lease) is not held:
             return
-        if record.token not in context.heads.known:
-            raise Missing(heads=(record.token,))
-        head = context.heads.known[record.token]
-        version = None if head is None else head.leasable
         try:
+            # First: a token whose row cannot be read must not keep a lost right alive.
             context.authorise(holder, record.token, now)
         except NotAllowed as error:
             self._revoke(batch, error.reason)
             return
+        if record.token not in context.heads.known:
+            raise Missing(heads=(record.token,))
+        head = context.heads.known[record.token]
+        version = None if head is None else head.leasable
         if version is None:
-            self._revoke(batch, "no_current_version")
+            self._revoke(batch, NO_VERSION)
         elif version.version != record.version:
             if holder.congested:
                 raise Unavailable("the worker does not read what it was sent before")

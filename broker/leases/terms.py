@@ -12,6 +12,9 @@ from storage.records import GrantRecord, LeaseRecord, WorkerRecord
 WORTH_RENEWING_S = 0.05
 """A renewal that would add less than this is not made: the lease has reached its ceiling."""
 
+NO_VERSION = "no_current_version"
+"""Why leases are revoked whose token was disabled, deleted, or has no current version."""
+
 
 class Terms(NamedTuple):
     """When a lease that is granted now ends, as instants and as seconds from now; `expires_unix` is Unix seconds."""
@@ -30,8 +33,12 @@ def first_terms(grant: GrantRecord, worker: WorkerRecord, now: datetime, asked_s
 
 
 def next_terms(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: datetime, ttl_s: float) -> Terms:
-    """The terms of a lease extended at `now`: under the ceiling set when it was granted and those that hold now."""
-    end = min(record.max_expires_at, ceiling(grant, worker, record.granted_at))
+    """The terms of a live lease extended at `now`: under the ceiling set when it was granted and those that hold now.
+
+    A ceiling that has come down since, as when a more generous grant was removed, ends extensions; the time that was
+    given stays.
+    """
+    end = max(record.expires_at, min(record.max_expires_at, ceiling(grant, worker, record.granted_at)))
     return _terms(ttl_s, end, now)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from broker.clock import SystemClock
+from broker.clock import FakeClock, SystemClock
 from broker.setup.initialising import initialise
 from broker.setup.layout import Layout, layout_of
 
@@ -55,6 +55,12 @@ def config(founded: Layout, tmp_path: Path, house_parts: Any) -> Path:
     """The configuration of a fresh cluster on disk."""
     path: Path = house_parts.settle_in(founded, tmp_path / "data")
     return path
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still until it is moved, and begins today, as the founded cluster did."""
+    return FakeClock(SystemClock().now())
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import app
+from broker import app, feed
 from broker.admin.grants import NewGrant
 from broker.admin.put import NewVersion, Put
 from broker.admin.workers import NewWorker
@@ -28,7 +28,7 @@ from broker.audit.entries import Entry
 from broker.audit.report import Report
 from broker.audit.source import StorageSource
 from broker.audit.verify import verify_live
-from broker.clock import Clock
+from broker.clock import Clock, FakeClock
 from broker.settings import Settings, load_settings
 from broker.setup.layout import Layout
 from storage.errors import Unavailable
@@ -126,8 +126,26 @@ class House:
         """The audit entries of one kind, oldest first."""
         return [entry for entry in await audit_entries(self.storage) if isinstance(entry, kind)]
 
+    async def entries_within(self, kind: type[Entry], count: int, within_s: float = 5.0) -> list[Any]:
+        """As `entries`, once there are `count` of them; refusals are answered before their entry is durable."""
+        async with asyncio.timeout(within_s):
+            while len(found := await self.entries(kind)) < count:
+                await asyncio.sleep(0.01)
+        return found
+
     async def verified(self) -> Report:
         return await verify_live(self.storage, vkey=self.broker.journal.vkey, leases=await self.leases())
+
+    async def elapse(self, seconds: float) -> None:
+        """Move the house's clock on in steps, short enough that the feed is read between them."""
+        clock = self.broker.clock
+        assert isinstance(clock, FakeClock)
+        while seconds > 0:
+            step = min(seconds, 2.0)
+            seconds -= step
+            await clock.advance(step)
+            await until(lambda: self.broker.feed._read_at == clock.monotonic())
+            await self.broker.desk.drained()
 
     async def until(self, condition: Callable[[], Awaitable[bool] | bool], within_s: float = 5.0) -> None:
         await until(condition, within_s)
@@ -207,6 +225,8 @@ async def open_house(
         storage_of, kms_of = app.open_storage, app.open_kms
         patch.setattr(app, "open_storage", moody_storage)
         patch.setattr(app, "open_kms", other_kms)
+        if isinstance(clock, FakeClock):
+            patch.setattr(feed, "_POLL_S", 0.01)
         patch.setattr(application, "openapi_document", _document)
         patch.setattr(app, "SessionSettings", _with(app.SessionSettings, session or {}))
         patch.setattr(app, "LeaseSettings", _with(app.LeaseSettings, leases or {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -84,9 +84,8 @@ async def test_a_disabled_worker_is_refused_like_any_other(house: Any, wire: Any
     assert (entry.reason, entry.worker) == ("worker_disabled", "ci-1")
 
 
-async def test_an_expired_worker_is_refused_like_any_other(open_house: Any, wire: Any) -> None:
+async def test_an_expired_worker_is_refused_like_any_other(open_house: Any, clock: FakeClock, wire: Any) -> None:
     """From its instant of expiry on, a worker is nobody."""
-    clock = FakeClock(datetime.now(UTC))  # noqa: TID251 - certificates and ids of `init` are of today
     async with open_house(clock=clock) as house:
         who = wire.Identity("ci-1")
         await house.register(who, expires_at=clock.now() + timedelta(seconds=60))

@@ -1,0 +1,17 @@
+"""What becomes of an exception that nobody foresaw: logged whole, told by reference, the end of one operation only."""
+
+from __future__ import annotations
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.ids import random_id
+
+log = structlog.get_logger()
+
+
+def bug(error: Exception) -> BrokerError:
+    """Our bug, logged under a reference that the answer names. The traceback stays in the log."""
+    reference = random_id()
+    log.error("lease_operation_failed", reference=reference, exc_info=error)
+    return BrokerError(f"internal error; the broker's log has it under {reference}")
