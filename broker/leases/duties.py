@@ -53,12 +53,12 @@ class Duties:
         self._failed.add(operation.held)
 
     def _renewal_failed(self, operation: Renewal) -> None:
-        """The leases run on until they expire; try again soon."""
-        soon = self._clock.monotonic() + _RETRY_S
+        """The leases run on until they expire; try again soon, and several times before a short one does."""
+        now = self._clock.monotonic()
         for lease in operation.leases:
             held = self._context.holdings.by_lease.get(lease)
-            if held is not None and held.expires > soon:
-                held.renew_at = soon
+            if held is not None and held.expires > now:
+                held.renew_at = now + min(_RETRY_S, (held.expires - now) / 4)
                 self._context.wheel.set(held)
 
     async def _renew(self) -> None:
@@ -72,8 +72,11 @@ class Duties:
     def _renew_session(self, holder: Holder, now: float) -> None:
         """Renew all leases of the session that have had two fifths of their time, so that they stay together."""
         leases = []
+        tick_s = self._context.settings.renew_tick_s
         for held in holder.leases.values():
-            if held.renew_at - now <= (held.expires - held.renew_at) / 5 and held.expires > now:
+            # The wheel gives a lease out up to a tick early, and only once.
+            early_s = max(tick_s, (held.expires - held.renew_at) / 5)
+            if held.renew_at - now <= early_s and held.expires > now:
                 self._context.wheel.clear(held)
                 leases.append(held.record.lease)
         for start in range(0, len(leases), _PUSH_MAX):
@@ -109,6 +112,6 @@ class Duties:
         rows = await self._context.storage.due(LeaseRecord, "due_at", self._clock.now(), limit)
         if not rows:
             return False
-        end = End(leases=tuple(row.lease for row in rows), state="expired", reason="", actor="system")
+        end = End(rows=rows, state="expired", reason="", actor="system")
         self._desk.submit(end)
         return bool(await end.ended) and len(rows) == limit

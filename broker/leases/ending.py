@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
 from broker.audit.entries import LeasesEnded
@@ -17,15 +18,17 @@ from tokenbroker_client.wire import GoneCode
 
 
 class End(Operation):
-    """End those of `leases` that are still live (for "expired": whose time is over). `ended` gives their rows."""
+    """End those leases that are still live (for "expired": whose time is over). `ended` gives their rows."""
 
     __slots__ = ("_after", "actor", "ended", "leases", "reason", "state")
 
     def __init__(
-        self, *, leases: tuple[str, ...], state: Literal["revoked", "expired"], reason: str, actor: str
+        self, *, rows: Sequence[LeaseRecord], state: Literal["revoked", "expired"], reason: str, actor: str
     ) -> None:
+        """rows: as storage had them a moment ago; if one has changed since, they are read again."""
         super().__init__()
-        self.leases = leases
+        self.leases = tuple(row.lease for row in rows)
+        self.fetched = {row.lease: row for row in rows}
         self.state = state
         self.reason = reason
         self.actor = actor

@@ -51,27 +51,28 @@ class Revoking:
         if lease is None and token is None and worker is None:
             raise BadRequest("name a lease, a token or a worker to revoke")
         revoked: list[LeaseRecord] = []
-        for ids in await self._matching(lease, token, worker):
-            end = End(leases=ids, state="revoked", reason=reason, actor=actor)
+        for rows in await self._matching(lease, token, worker):
+            end = End(rows=rows, state="revoked", reason=reason, actor=actor)
             self._desk.submit(end)
             revoked += await end.ended
-        rows = await self._wiped(revoked, wait_s)
-        wiped = [row for row in rows if row.wiped_at is not None]
-        missing = [row for row in rows if row.wiped_at is None]
+        now_known = await self._wiped(revoked, wait_s)
+        wiped = [row for row in now_known if row.wiped_at is not None]
+        missing = [row for row in now_known if row.wiped_at is None]
         return Revocation(revoked=revoked, wiped=wiped, missing=missing)
 
-    async def _matching(self, lease: str | None, token: str | None, worker: str | None) -> list[tuple[str, ...]]:
-        """Ids of live leases, in chunks."""
+    async def _matching(self, lease: str | None, token: str | None, worker: str | None) -> list[list[LeaseRecord]]:
+        """Live leases, in chunks."""
         if lease is not None:
-            return [(lease,)]
-        chunks: list[tuple[str, ...]] = []
+            found = await self._context.read_leases([lease])
+            return [list(found.values())] if found else []
+        chunks: list[list[LeaseRecord]] = []
         after: Key | None = None
         while True:
             page = await list_leases(
                 self._context.storage, self._clock, token=token, worker=worker, after=after, limit=_CHUNK
             )
             if page.records:
-                chunks.append(tuple(record.lease for record in page.records))
+                chunks.append(page.records)
             after = page.next
             if after is None:
                 return chunks

@@ -7,6 +7,7 @@ not live here. There is no format without encryption, and none that is tried aft
 from __future__ import annotations
 
 import itertools
+from struct import Struct
 from typing import Final
 
 from broker.errors import BadRequest
@@ -20,6 +21,7 @@ VALUE_BYTES_MAX: Final = 65_536
 """Longest value; the shortest has 1 byte."""
 
 _LENGTH_BYTES = 4
+_length = Struct(">I").pack
 _BUCKETS: Final = (256, 1024, 4096, 16_384, VALUE_BYTES_MAX + _LENGTH_BYTES)
 _CHUNK_BYTES = 16_384
 _HEADER_BYTES = 24 + 32
@@ -51,7 +53,8 @@ class ValueContexts:
 
     def of(self, token: str, version: int) -> bytes:
         """The context of this version of this token, sealed as fmt 1."""
-        return self._before + encode(token, version) + self._after
+        name, number = token.encode(), b"%d" % version
+        return b"".join((self._before, _length(len(name)), name, _length(len(number)), number, self._after))
 
 
 def check_value(value: bytes) -> None:
