@@ -186,7 +186,7 @@ async def test_lease_holds_until_it_is_told_to_stop(fake: FakeBroker, worker: di
 
 
 async def test_a_revocation_ends_a_held_lease(fake: FakeBroker, worker: dict[str, str]) -> None:
-    """With --hold a revocation ends the command with 1 and the operator's reason."""
+    """With --hold a revocation ends the command with 1 and the operator's reason, once the broker has been told."""
     process = await start("lease", "github/ci", "--hold", **worker)
     assert process.stdout is not None
     async with asyncio.timeout(20):
@@ -195,6 +195,7 @@ async def test_a_revocation_ends_a_held_lease(fake: FakeBroker, worker: dict[str
     ended = await end(process)
     assert ended.code == 1
     assert "leaked" in ended.err
+    assert [ack.status for ack in fake.acks] == [AckStatus.WIPED]
 
 
 @pytest.mark.parametrize(
