@@ -26,7 +26,7 @@ async def list_leases(
     after: Key | None = None,
     limit: int = PAGE_MAX,
 ) -> Page[LeaseRecord]:
-    """One page, newest first, of the leases live now, of those live at `at`, or of all on record.
+    """One page, in the order of granting, of the leases live now, of those live at `at`, or of all on record.
 
     Ids are ordered by time, so a walk begins and ends where leases of that time stand. A page may hold fewer than
     `limit` records, even none, and still not be the last: `next` alone says so.
@@ -37,15 +37,15 @@ async def list_leases(
     if worker is not None:
         where["worker"] = worker
     keep: Callable[[LeaseRecord], bool] = _all
-    oldest = ""
+    behind: str | None = None
     if at is not None:
-        after = after or (first_id_at(at + timedelta(milliseconds=1)),)
-        oldest, keep = first_id_at(at - LONGEST), _live_at(at)
+        after = after or (first_id_at(at - LONGEST),)
+        behind, keep = first_id_at(at + timedelta(milliseconds=1)), _live_at(at)
     elif not include_ended:
         where["state"] = "live"
-        oldest, keep = first_id_at(clock.now() - LONGEST), _live_at(clock.now())
-    page = await storage.select(LeaseRecord, where=where, after=after, descending=True, limit=limit)
-    over = bool(page.records) and page.records[-1].lease < oldest
+        after, keep = after or (first_id_at(clock.now() - LONGEST),), _live_at(clock.now())
+    page = await storage.select(LeaseRecord, where=where, after=after, limit=limit)
+    over = behind is not None and bool(page.records) and page.records[-1].lease >= behind
     return Page(records=[record for record in page.records if keep(record)], next=None if over else page.next)
 
 

@@ -32,7 +32,7 @@ class LeaseView:
         after: Key | None,
         limit: int,
     ) -> Page[LeaseRecord]:
-        """One page of leases, newest first."""
+        """One page of leases in the order of granting."""
         return await list_leases(
             self._storage,
             self._clock,
