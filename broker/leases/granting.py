@@ -45,7 +45,7 @@ class Grant(Operation):
         version = self._current(batch)
         self._value, self._encoding = batch.open(version, holder)
         held = holder.leases.get(self.token)
-        if held is not None and held.record.max_expires_at > now:
+        if held is not None and now < held.record.expires_at:
             ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
             terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
             record = extended(held.record, terms, grant=grant.id, version=version.version)
@@ -83,7 +83,7 @@ class Grant(Operation):
 
     def _check_room(self, batch: Batch) -> None:
         most = batch.context.settings.leases_per_session_max
-        if len(self.holder.leases) >= most:
+        if len(self.holder.leases) >= most and self.token not in self.holder.leases:
             raise RateLimited(f"a session holds at most {most} leases; release some", retry_after_s=1.0)
 
     def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:

@@ -273,7 +273,6 @@ async def test_a_session_s_leases_are_bounded(open_house: Any, prepare: Any, wel
             await worker.lease("github/c")
 
 
-@pytest.mark.xfail(strict=True, reason="Grant extends a held lease whose time is over, as long as its ceiling is not")
 async def test_a_lease_that_expired_is_not_brought_back(
     open_house: Any, clock: FakeClock, prepare: Any, welcomed: Any
 ) -> None:
