@@ -84,12 +84,16 @@ class KeepingLaws:
             assert [found[record.key].acked_version for record in stored] == list(INTEGERS)
 
     async def test_what_a_column_cannot_hold_is_refused(self, opener: Opener) -> None:
-        """An integer over 64 bits, a lone surrogate, a None where none may be: OutOfBounds, and nothing is stored."""
+        """Integers over 64 bits, lone surrogates, None or a type that may not be: OutOfBounds, nothing is stored."""
         wrong: list[dict[str, object]] = [
             {"acked_version": 2**63},
             {"acked_version": -(2**63) - 1},
             {"reason": "\ud800"},
             {"token": None},
+            {"token": b"bytes"},
+            {"token": object()},
+            {"acked_version": "text"},
+            {"ttl_s": float("nan")},
         ]
         async with opener() as storage:
             for fields in wrong:

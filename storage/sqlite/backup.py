@@ -28,7 +28,7 @@ _BUSY_TIMEOUT_S = 10.0
 async def write_backup(source: Path, target: Path) -> None:
     """Write a consistent, compact copy of the open database `source` to `target` (mode 0600), durable on return.
 
-    Commits go on meanwhile. Cancelled or failed: nothing under `target`'s name, and no part of it beside.
+    Commits go on meanwhile. Failed: nothing under `target`'s name. Cancelled: all or nothing. No part of it is left.
     Refused: `target` exists. Unreachable: it cannot be written. StorageFull: no room.
     """
     given_up = Event()

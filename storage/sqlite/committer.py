@@ -86,9 +86,19 @@ class Committer:
             self._busy = False
             self._idle.set()
             return
-        job = self._submit([call.work for call in self._group])
-        self._overdue = asyncio.get_running_loop().call_later(self._answer_s, self._give_up)
+        try:
+            job = self._submit([call.work for call in self._group])
+        except ValueError:
+            # Closing was cut short and the connection is gone; nobody shall wait for it.
+            for call in self._group:
+                _resolve(call, Unavailable("storage is closed"))
+            self._begin()
+            return
+        self._watch()
         job.add_done_callback(self._end)
+
+    def _watch(self) -> None:
+        self._overdue = asyncio.get_running_loop().call_later(self._answer_s, self._give_up)
 
     def _take_group(self) -> list[_Call]:
         group: list[_Call] = []
@@ -124,6 +134,7 @@ class Committer:
         message = f"the disk has not answered for {self._answer_s:g} s; the commit may or may not exist"
         for call in (*self._group, *self._waiting):
             _resolve(call, Unavailable(message))
+        self._watch()  # for those who come while the disk is still silent
 
 
 def _resolve(call: _Call, outcome: Outcome) -> None:

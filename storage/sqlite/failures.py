@@ -55,7 +55,7 @@ _OTHER = (Unavailable, "{path} cannot serve ({name}); the same call may succeed 
 
 def from_sqlite(error: sqlite3.Error, path: Path) -> StorageError:
     """What this SQLite error means to a caller of the port; `path` is named where it helps to mend the cause."""
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code: int = getattr(error, "sqlite_errorcode", -1)  # without one it is Python's, such as for a closed connection
     if code in _KEY_TAKEN:
         return Conflict(f"a key exists already: {error}")
     kind, message = _MEANING.get(code & 0xFF, _OTHER)

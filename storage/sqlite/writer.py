@@ -30,6 +30,9 @@ FEED_PRUNE_BATCH = 10_000
 
 _NEXT = "SELECT seq + count FROM audit_block WHERE log = ? ORDER BY seq DESC LIMIT 1"
 
+_UNBINDABLE = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What Python's sqlite3 raises for a value that it cannot bind, apart from Python's own errors."""
+
 Outcome = Committed | StorageError
 
 
@@ -129,8 +132,8 @@ class Writer:
             positions = self._announce([work.feed for work in works])
         except sqlite3.IntegrityError as error:
             raise from_sqlite(error, self._path) from None
-        except (OverflowError, UnicodeEncodeError, sqlite3.DataError) as error:
-            # From binding: an integer over 64 bits, text with a lone surrogate. The value is not repeated.
+        except (OverflowError, UnicodeEncodeError, *_UNBINDABLE) as error:
+            # An integer over 64 bits, text with a lone surrogate, another type. The value is not repeated.
             raise OutOfBounds(f"a column cannot hold a value ({type(error).__name__})") from None
         return [Committed(position, seq) for position, seq in zip(positions, seqs, strict=True)]
 

@@ -168,6 +168,58 @@ async def test_a_disk_that_does_not_answer_is_unavailable(database: Path) -> Non
         assert await storage.get(LeaseRecord, lease(1).key) == lease(1)
 
 
+async def test_who_comes_while_the_disk_is_silent_is_told_too(database: Path) -> None:
+    """A call made after the first ones gave up gets its answer within the same time, and leaves nothing behind."""
+    gate = threading.Event()
+    async with open_sqlite(f"sqlite:///{database}", answer_s=0.1) as storage:
+        stuck = storage._thread.submit(lambda _: gate.wait(20))
+        try:
+            async with asyncio.timeout(5):
+                for n in range(3):
+                    with pytest.raises(Unavailable):
+                        await storage.commit(Commit(inserts=[lease(n)]))
+        finally:
+            gate.set()
+            await stuck
+    async with open_sqlite(f"sqlite:///{database}") as storage:
+        assert [record.key for record in (await storage.select(LeaseRecord)).records] == [lease(0).key]
+
+
+async def test_a_closing_that_is_cut_short_answers_everybody(database: Path) -> None:
+    """Cancelled while it closes: the group on its way is written, who waits behind it gets Unavailable; none hangs."""
+    gate = threading.Event()
+    opened: asyncio.Future[SqliteStorage] = asyncio.get_running_loop().create_future()
+
+    async def serve() -> None:
+        async with open_sqlite(f"sqlite:///{database}") as storage:
+            opened.set_result(storage)
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(serve())
+        storage = await opened
+        storage._thread.submit(lambda _: gate.wait(20))
+        first = tasks.create_task(_outcome(storage, 1))
+        await asyncio.sleep(0.01)
+        second = tasks.create_task(_outcome(storage, 2))
+        await asyncio.sleep(0.01)
+        for _ in range(2):  # the first ends the body, the second the wait for accepted commits
+            serving.cancel()
+            await asyncio.sleep(0.01)
+        gate.set()
+    assert isinstance(first.result(), Committed)
+    assert isinstance(second.result(), Unavailable)
+    async with open_sqlite(f"sqlite:///{database}") as storage:
+        assert [record.key for record in (await storage.select(LeaseRecord)).records] == [lease(1).key]
+
+
+async def _outcome(storage: SqliteStorage, number: int) -> Committed | Unavailable:
+    try:
+        return await storage.commit(Commit(inserts=[lease(number)]))
+    except Unavailable as error:
+        return error
+
+
 async def test_a_call_cancelled_before_its_group_is_absent(storage: SqliteStorage) -> None:
     """What was cancelled while it waited for its turn is not written."""
     gate = threading.Event()
