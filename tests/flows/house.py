@@ -128,10 +128,12 @@ class House:
 
     async def entries_within(self, kind: type[Entry], count: int, within_s: float = 5.0) -> list[Any]:
         """As `entries`, once there are `count` of them; refusals are answered before their entry is durable."""
-        async with asyncio.timeout(within_s):
-            while len(found := await self.entries(kind)) < count:
-                await asyncio.sleep(0.01)
-        return found
+
+        async def there() -> bool:
+            return len(await self.entries(kind)) >= count
+
+        await until(there, within_s)
+        return await self.entries(kind)
 
     async def verified(self) -> Report:
         return await verify_live(self.storage, vkey=self.broker.journal.vkey, leases=await self.leases())

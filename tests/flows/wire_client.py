@@ -79,7 +79,8 @@ class Wire:
         async with asyncio.timeout(within_s):
             message = await self.socket.receive()
         if message.type is not aiohttp.WSMsgType.TEXT:
-            raise Closed(self.socket.close_code)
+            # The frame's own code: aiohttp forgets it when the connection is gone before it can answer the close.
+            raise Closed(message.data if message.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code)
         frame: Frame = json.loads(message.data)
         return frame
 
