@@ -10,7 +10,7 @@ import typer
 
 from broker.cli.logs import configure_logs
 from broker.cli.operating import example
-from broker.cli.options import Config, DataDir, Json
+from broker.cli.options import Config, Json
 from broker.cli.output import Output, note
 from broker.clock import SystemClock
 from broker.setup.initialising import Initialised, initialise
@@ -18,6 +18,9 @@ from broker.setup.layout import layout_of
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+_Folder = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="D", help="The folder to fill; made with mode 700.")
+]
 _Passphrase = Annotated[
     Path | None,
     typer.Option("--passphrase-file", metavar="F", help="Seal the fresh key file with the passphrase in F (mode 600)."),
@@ -34,7 +37,7 @@ _NewCredential = Annotated[
     ),
 )
 def init(
-    data_dir: DataDir = None,
+    data_dir: _Folder = None,
     config: Config = None,
     passphrase_file: _Passphrase = None,
     new_credential: _NewCredential = False,

@@ -52,13 +52,16 @@ def pin_cluster(path: Path, cluster_id: str) -> None:
     try:
         text = path.read_bytes().decode()
         before = tomllib.loads(text)
-        pinned = before.get("cluster", {}).get("id", "")
+        cluster = before.get("cluster", {})
+        if not isinstance(cluster, dict):
+            raise _by_hand(path, cluster_id, "there, cluster is no table")
+        pinned = cluster.get("id", "")
         if pinned == cluster_id:
             return
         if pinned:
             raise StartRefused(f"{path} pins cluster.id {pinned}, but the database is of cluster {cluster_id}")
         after = _with_line(text, cluster_id)
-        if tomllib.loads(after) != {**before, "cluster": {**before.get("cluster", {}), "id": cluster_id}}:
+        if tomllib.loads(after) != {**before, "cluster": {**cluster, "id": cluster_id}}:
             raise _by_hand(path, cluster_id, "there is no sure place for it")
         _replace_keeping_owner(path, after.encode())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

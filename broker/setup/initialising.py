@@ -18,7 +18,7 @@ from broker.setup.config_file import render_config
 from broker.setup.first_admin import admit_first, replace_first
 from broker.setup.founding import found_cluster
 from broker.setup.key_files import make_key_files
-from broker.setup.layout import Layout, make_folder
+from broker.setup.layout import Layout, clear_remains, make_folder
 from kms.catalog import open_kms
 from kms.errors import KmsError
 from kms.port import Kms
@@ -74,6 +74,7 @@ async def initialise(
 async def _fill(
     layout: Layout, settings: Settings, steps: list[Step], *, new_credential: bool, clock: Clock
 ) -> Initialised:
+    clear_remains(layout.folder)
     steps += await _found(layout, settings, clock)
     settings = load_settings(layout.config)
     async with open_broker(settings, clock=clock) as broker:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import StartRefused
+
+_REMAINS = re.compile(
+    r"\.(broker\.toml|kms\.key|profile\.toml|audit\.vkey|founding\.json)\.[0-9a-f]{16}\.tmp|\.broker\.toml\.init"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,3 +83,13 @@ def _adopted(folder: Path) -> str:
         folder.chmod(0o700)
         return "there already, closed to other users"
     return f"there already, OPEN TO OTHER USERS (mode {stat.S_IMODE(status.st_mode):o}): chmod 700"
+
+
+def clear_remains(folder: Path) -> None:
+    """Remove files that a crashed `init` was writing: they may hold a key or credential that was never used.
+
+    Call it while nobody else initialises this folder. OSError: one cannot be removed.
+    """
+    for path in folder.iterdir():
+        if _REMAINS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
