@@ -173,5 +173,5 @@ class Backup(Protocol):
     """An optional power: copy the whole database while it is in use."""
 
     async def backup(self, path: Path) -> None:
-        """Write a consistent copy to `path` (mode 0600), which must not exist. Cut short, it leaves all or nothing there."""
+        """Write a consistent copy to `path` (mode 0600), which must not exist. Cut short, it leaves all or nothing."""
         ...
