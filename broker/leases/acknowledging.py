@@ -1,4 +1,8 @@
-"""Record what a worker did with a push: applied or failed a version, wiped a revoked value."""
+"""Record what a worker did with a push: applied or failed a version, wiped a revoked value.
+
+An acknowledgement is often the last thing a worker sends, so it counts also when the session is gone by the time it is
+looked at. It changes only the row of a lease that this very session holds or held.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from broker.audit.entries import LeaseAcknowledged
 from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
-from broker.leases.operation import Operation
+from broker.leases.operation import Missing, Operation
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import AckStatus
 
@@ -33,40 +37,62 @@ class Acknowledge(Operation):
 
     def decide(self, batch: Batch) -> None:
         self._held = self._record = None
-        if self.status is AckStatus.WIPED:
-            before = self.holder.revoking.get(self.lease)
-            if before is None:
-                return
-            record = msgspec.structs.replace(before, rev=before.rev + 1, wiped_at=batch.now)
-            batch.announce.append((LeaseRecord.table.name, record.key))
-        else:
-            held = batch.context.holdings.by_lease.get(self.lease)
-            if held is None or held.holder is not self.holder or not 0 < self.version <= held.record.version:
-                return
-            applied = self.status is AckStatus.APPLIED
-            acked_version = max(held.record.acked_version, self.version if applied else 0)
-            ack_failed = "" if applied else self.detail or "failed"
-            if (acked_version, ack_failed) == (held.record.acked_version, held.record.ack_failed):
-                return
-            self._held = held
-            record = msgspec.structs.replace(
-                held.record, rev=held.record.rev + 1, acked_version=acked_version, ack_failed=ack_failed
-            )
-        self._record = record
-        batch.updates.append(record)
+        row = self._row(batch)
+        after = None if row is None or row.session != self.holder.session else self._after(row, batch)
+        if after is None:
+            return
+        self._record = after
+        batch.updates.append(after)
         batch.entries.append(
             LeaseAcknowledged(
                 at=batch.now, actor=self.holder.actor, lease=self.lease, status=self.status, version=self.version
             )
         )
+        if self.status is AckStatus.WIPED:
+            batch.announce.append((LeaseRecord.table.name, after.key))
+
+    def _row(self, batch: Batch) -> LeaseRecord | None:
+        """The lease as this session holds it, as it was revoked, or as storage has it."""
+        held = batch.context.holdings.by_lease.get(self.lease)
+        if held is not None:
+            self._held = held
+            return held.record
+        if self.attempts == 0 and self.lease in self.holder.revoking:
+            return self.holder.revoking[self.lease]
+        if self.lease not in self.fetched:
+            raise Missing(leases=(self.lease,))
+        row = self.fetched[self.lease]
+        # Fetched rows serve one decision: after a lost compare-and-set they are read again.
+        self.fetched = {}
+        return row
+
+    def _after(self, row: LeaseRecord, batch: Batch) -> LeaseRecord | None:
+        """The row with what the worker says; None: it says nothing that is new and possible."""
+        if self.status is AckStatus.WIPED:
+            if row.state != "revoked" or row.wiped_at is not None:
+                return None
+            return msgspec.structs.replace(row, rev=row.rev + 1, wiped_at=batch.now)
+        applied = self.status is AckStatus.APPLIED
+        # A failure without a version is that of a wipe.
+        if not (0 < self.version <= row.version or (row.state == "revoked" and not applied)):
+            return None
+        acked_version = max(row.acked_version, self.version if applied else 0)
+        ack_failed = "" if applied else self.detail or "failed"
+        if (acked_version, ack_failed) == (row.acked_version, row.ack_failed):
+            return None
+        return msgspec.structs.replace(row, rev=row.rev + 1, acked_version=acked_version, ack_failed=ack_failed)
 
     def done(self, batch: Batch) -> None:
+        self.holder.acknowledged()
         if self._record is None:
             return
         if self._held is not None:
             self._held.record = self._record
-        else:
+        elif self._record.wiped_at is not None:
             self.holder.revoking.pop(self.lease, None)
+        elif self.lease in self.holder.revoking:
+            self.holder.revoking[self.lease] = self._record
 
     def fail(self, error: BrokerError) -> None:
         """An acknowledgement has no answer. One that was lost shows as missing, which is the safe side."""
+        self.holder.acknowledged()

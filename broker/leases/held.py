@@ -37,6 +37,10 @@ class Holder(Protocol):
         """Write the answer to a request and let its id be used again."""
         ...
 
+    def acknowledged(self) -> None:
+        """An acknowledgement of this worker has been dealt with."""
+        ...
+
     @property
     def congested(self) -> bool:
         """Whether the worker has much left to read; pushes of values wait meanwhile."""

@@ -42,6 +42,8 @@ from tokenbroker_client.wire import (
 )
 
 _GONE_MAX: Final = 256
+_ACKS_MAX: Final = 2048
+"""Acknowledgements of one session that may wait for the desk: two for each lease it may hold."""
 
 
 class Takes(Protocol):
@@ -60,6 +62,7 @@ class Session:
     """A proved connection of one worker. `record` is what storage has of it."""
 
     __slots__ = (
+        "_acks",
         "_closes",
         "_desk",
         "_gone",
@@ -115,6 +118,7 @@ class Session:
         self._in_flight: set[int] = set()
         self._gone: dict[str, GoneCode] = {}
         self._malformed = 0
+        self._acks = 0
         self._slow: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
@@ -133,19 +137,30 @@ class Session:
             if self._admit(request.id):
                 self._desk.submit(Grant(holder=self, request_id=request.id, token=request.token, ttl_s=request.ttl_s))
         elif isinstance(request, Ack):
-            self._desk.submit(
-                Acknowledge(
-                    holder=self,
-                    lease=request.lease,
-                    status=request.status,
-                    version=request.version or 0,
-                    detail=request.detail or "",
-                )
-            )
+            self._acknowledge(request)
         elif isinstance(request, (Hello, Prove)):
             self.malformed("the handshake is over", None)
         elif self._admit(request.id):
             self._desk.submit(self._batch_request(request))
+
+    def _acknowledge(self, ack: Ack) -> None:
+        if self._acks >= _ACKS_MAX:
+            self._complain(RateLimited(f"at most {_ACKS_MAX} acknowledgements may wait", retry_after_s=0.1), None)
+            return
+        self._acks += 1
+        self._desk.submit(
+            Acknowledge(
+                holder=self,
+                lease=ack.lease,
+                status=ack.status,
+                version=ack.version or 0,
+                detail=ack.detail or "",
+            )
+        )
+
+    def acknowledged(self) -> None:
+        """One acknowledgement has been dealt with."""
+        self._acks -= 1
 
     def _batch_request(self, request: Renew | ReleaseFrame | ResumeFrame) -> Operation:
         if isinstance(request, Renew):
