@@ -16,7 +16,7 @@ from threading import Event
 from urllib.parse import quote as url_quote
 
 from storage.errors import Damaged, NotOurs, Refused, Unavailable
-from storage.sqlite.connection import check_header, connect, schema_version, sync_folder
+from storage.sqlite.connection import connect, schema_version, sync_folder
 from storage.sqlite.failures import from_os, from_sqlite
 from storage.sqlite.migrations import NEWEST
 from storage.sqlite.thread import ThreadedConnection
@@ -56,7 +56,7 @@ def restore_sqlite(backup: Path, target: Path) -> None:
             # A log left behind would be replayed into the restored file.
             raise Refused(f"{target.with_name(name)} exists; move it away before restoring")
     try:
-        check_header(backup)
+        backup.stat()
     except OSError as error:
         raise from_os(error, backup) from None
     with _placed(target) as part:

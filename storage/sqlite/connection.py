@@ -1,6 +1,8 @@
 """One connection to the database file, configured; and whether that file is ours to use.
 
-Creating and changing the schema is in `migrations`; threads are in `thread`.
+Creating and changing the schema is in `migrations`; threads are in `thread`. Nothing here or elsewhere opens an
+existing database file past SQLite: closing such a descriptor would drop the locks of every connection of this process
+(fcntl(2)), and another process could then take the log away under them.
 """
 
 from __future__ import annotations
@@ -86,14 +88,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def check_header(path: Path) -> None:
-    """Pass for an empty file or an SQLite one. NotOurs: anything else; nothing but the first 16 bytes is read."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head not in {b"", b"SQLite format 3\x00"}:
-        raise NotOurs(f"{path} is not a tokenbroker database; name another file in storage.url")
 
 
 def schema_version(connection: sqlite3.Connection, path: Path, *, newest: int) -> int:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from storage import records
 from storage.codec import Codec
 from storage.errors import Unavailable, Unreachable
-from storage.sqlite.connection import check_header, connect, create_file, use_wal
+from storage.sqlite.connection import connect, create_file, use_wal
 from storage.sqlite.failures import from_os, from_sqlite
 from storage.sqlite.migrations import migrate
 from storage.sqlite.readers import READERS, Readers
@@ -93,7 +93,6 @@ async def _start(opener: Opener, stack: AsyncExitStack) -> ThreadedConnection:
 def _open_writer(path: Path, busy_timeout_s: float, catalog: Catalog) -> sqlite3.Connection:
     try:
         create_file(path)
-        check_header(path)
     except OSError as error:
         raise from_os(error, path) from None
     try:

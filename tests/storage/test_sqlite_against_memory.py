@@ -69,7 +69,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=8))
 def test_sqlite_and_memory_answer_alike(story: list[Any]) -> None:
     """After every step of any story, outcomes and everything that can be asked are equal."""

@@ -107,3 +107,25 @@ def test_every_question_uses_an_index(kind: type[records.LeaseRecord], database:
             steps = [step for step in plan if "CONSTANT ROW" not in step and step not in {"SCAN v", "CO-ROUTINE v"}]
             assert steps
             assert not [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step], sql
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs Linux, to ask which locks are held")
+def test_opening_again_keeps_the_locks_of_the_first(database: Path) -> None:
+    """A second handle of this process drops no file lock of the first, or other processes could take its log away."""
+
+    async def locks_before_and_after() -> tuple[int, int]:
+        async with open_sqlite(f"sqlite:///{database}") as storage:
+            await storage.commit(Commit())
+            before = _locks(database)
+            async with open_sqlite(f"sqlite:///{database}"):
+                pass
+            return before, _locks(database)
+
+    before, after = asyncio.run(locks_before_and_after())
+    assert before == after > 0
+
+
+def _locks(path: Path) -> int:
+    """How many POSIX locks this system knows on the file."""
+    inode = f":{path.stat().st_ino} "
+    return sum(inode in line for line in Path("/proc/locks").read_text().splitlines())
