@@ -123,12 +123,11 @@ async def test_waiting_for_wipes_ends_with_the_last_of_them(house: Any, welcomed
 async def test_a_wipe_counts_that_was_the_last_thing_a_worker_said(house: Any, welcomed: Any) -> None:
     """A script that wipes, says so and ends at once is not listed as missing."""
     for _ in range(20):
-        async with asyncio.TaskGroup() as tasks:
-            async with welcomed(house) as worker:
-                lease = (await worker.lease("github/ci"))["lease"]
-                report = tasks.create_task(revoke(house, lease=lease, wait_s=5.0))
-                await worker.push()
-                await worker.send(type="ack", lease=lease, status="wiped")
+        async with asyncio.TaskGroup() as tasks, welcomed(house) as worker:
+            lease = (await worker.lease("github/ci"))["lease"]
+            report = tasks.create_task(revoke(house, lease=lease, wait_s=5.0))
+            await worker.push()
+            await worker.send(type="ack", lease=lease, status="wiped")
         assert report.result().missing == ()
 
 
