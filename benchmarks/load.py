@@ -52,7 +52,7 @@ async def drive(socket: Socket, *, first: int, requests: int, in_flight: int, to
     """Send `requests` requests for tokens from number `first` on, `in_flight` of them unanswered at a time."""
 
     def frame(number: int) -> str:
-        return '{"type":"lease","id":%d,"token":"bench/t%d"}' % (number, (first + number) % tokens)
+        return f'{{"type":"lease","id":{number},"token":"bench/t{(first + number) % tokens}"}}'
 
     sent = min(in_flight, requests)
     for number in range(sent):
