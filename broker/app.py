@@ -20,9 +20,12 @@ from aiohttp import web
 
 from broker.audit.anchors import anchors_of
 from broker.audit.journal import Journal
+from broker.audit.lookback import look_back
+from broker.audit.note import Verifier
 from broker.audit.opening import open_journal
 from broker.audit.settings import AuditSettings
 from broker.authority.authority import Authority, load_authority
+from broker.authority.pins import Pins, pinning
 from broker.clock import Clock, SystemClock
 from broker.errors import StartRefused
 from broker.feed import Feed
@@ -75,6 +78,7 @@ class Broker:
     root: Root
     journal: Journal
     authority: Authority
+    pins: Pins
     vault: Vault
     grants: GrantBook
     context: Context
@@ -98,6 +102,7 @@ class Broker:
             self.sessions.run(),
             self.housekeeping.run(),
             self.keyrings.run(),
+            self.pins.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
 
@@ -128,8 +133,12 @@ async def open_broker(
                 accept_loss=accept_audit_loss,
             )
         )
+        found = await look_back(storage, verifier=Verifier(journal.vkey))
         authority = await load_authority(
             storage=storage, writer=journal, derive=root.derive, cluster_id=root.cluster_id, clock=clock
+        )
+        pins = await stack.enter_async_context(
+            pinning(authority=authority, journal=journal, clock=clock, found=found, accept_loss=accept_audit_loss)
         )
         vault = await stack.enter_async_context(
             open_vault(
@@ -159,6 +168,7 @@ async def open_broker(
             root=root,
             journal=journal,
             authority=authority,
+            pins=pins,
             vault=vault,
             keyrings=keyrings,
         )
@@ -173,6 +183,7 @@ def _assemble(
     root: Root,
     journal: Journal,
     authority: Authority,
+    pins: Pins,
     vault: Vault,
     keyrings: Keyrings,
 ) -> Broker:
@@ -227,6 +238,7 @@ def _assemble(
         root=root,
         journal=journal,
         authority=authority,
+        pins=pins,
         vault=vault,
         grants=grants,
         context=context,

@@ -198,6 +198,22 @@ class AdminRefused(Entry, frozen=True, kw_only=True, tag="admin.refused"):
     count: int = 1
 
 
+class AuthorityPinned(Entry, frozen=True, kw_only=True, tag="authority.pinned"):
+    """Where the authority tables stood: a start on an earlier state is refused.
+
+    manifests: "TABLE REVISION ROWS DIGEST" for each table, the digest in hexadecimal. tree_size, subtrees: a state of
+    this log's tree from before this entry (Base64), so that its end can be verified without its beginning. since: logs
+    below this number have ended, and this entry stands for their pins. accepted: what an operator accepted at the
+    start: "table NAME PINNED FOUND" (revisions), or "log NUMBER" (damaged or missing).
+    """
+
+    manifests: tuple[str, ...]
+    tree_size: int
+    subtrees: tuple[str, ...]
+    since: int
+    accepted: tuple[str, ...] = ()
+
+
 class BackupTaken(Entry, frozen=True, kw_only=True, tag="backup.taken"):
     """A backup of the database was written."""
 
@@ -226,5 +242,6 @@ AnyEntry = (
     | KeyChanged
     | AdminChanged
     | AdminRefused
+    | AuthorityPinned
     | BackupTaken
 )

@@ -61,6 +61,11 @@ class Journal:
         return self._tail.unsigned
 
     @property
+    def subtrees(self) -> tuple[int, tuple[bytes, ...]]:
+        """How many entries are in the tree, and the roots of its complete subtrees: see `tree.Frontier.of`."""
+        return self._tail.frontier.size, self._tail.frontier.roots
+
+    @property
     def accepting(self) -> bool:
         """False once the log is found broken, or is closing."""
         return self._refusal is None

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 from broker.audit.checkpoint import Checkpoint, Link
 from broker.audit.encoding import decode
-from broker.audit.entries import Entry, LeaseGranted, LogClosed, LogOpened
+from broker.audit.entries import AuthorityPinned, Entry, LeaseGranted, LogClosed, LogOpened
 from broker.audit.errors import EntryBroken, NoteBroken
 from broker.audit.leasecheck import LeaseCheck
 from broker.audit.note import Verifier
+from broker.audit.pincheck import PinCheck
+from broker.audit.pinned import Pin
 from broker.audit.report import Findings
 from broker.audit.source import Batch, LogFacts
 from broker.audit.tree import Frontier, leaf_hash
@@ -65,6 +67,7 @@ class LogCheck:
         successors: Sequence[Successor],
         anchored: Sequence[Link],
         leases: LeaseCheck,
+        pins: PinCheck,
     ) -> None:
         self._facts = facts
         self._verifier = verifier
@@ -72,6 +75,7 @@ class LogCheck:
         self._previous = previous
         self._successors = successors
         self._leases = leases
+        self._pins = pins
         self._name = f"log {facts.log}"
         self._frontier = Frontier()
         self._marks = [Mark(link.size, Witness.ANCHOR, link.root) for link in anchored]
@@ -158,6 +162,8 @@ class LogCheck:
             self._frame(seq, entry)
         elif isinstance(entry, LeaseGranted):
             self._leases.granted(entry)
+        elif isinstance(entry, AuthorityPinned):
+            self._pins.pinned(Pin(self._facts.log, seq, entry, signed=seq < self._newest))
 
     def _frame(self, seq: int, entry: Entry) -> None:
         """The first and the last entry of a log."""

@@ -50,26 +50,28 @@ async def find_previous(
     record = page.records[0]
     origin = Origin(cluster=cluster_id, instance=instance, log=record.log).text()
     try:
-        head = await _signed_head(storage, record.log, origin, verifier)
+        newest = await newest_checkpoint(storage, record.log, origin, verifier)
     except NoteBroken as error:
         if not accept_loss:
             raise _refused(record.log, f"its newest checkpoint does not verify: {error.message}") from None
         return await _walk(storage, record.log, Link(origin=origin, size=0, root=b""), lose_all=True)
+    head = None if newest is None else newest.head
     if head is not None and await _is_closed(storage, record.log, head.size):
         return Found(log=record.log, link=head)
     return await _recover(storage, record.log, origin, head, accept_loss=accept_loss)
 
 
-async def _signed_head(storage: Storage, log: int, origin: str, verifier: Verifier) -> Link | None:
+async def newest_checkpoint(storage: Storage, log: int, origin: str, verifier: Verifier) -> Checkpoint | None:
     """The newest checkpoint, its signature checked; None: there is none. NoteBroken: it is not this log's."""
     newest = await StorageSource(storage=storage).newest_note(log)
     if newest is None:
         return None
     size, note = newest
-    head = Checkpoint.parse(verifier.open(note)).head
+    checkpoint = Checkpoint.parse(verifier.open(note))
+    head = checkpoint.head
     if head.origin != origin or head.size != size:
         raise NoteBroken(f"it is filed under log {log} and {size} entries, but signed for {head.origin}, {head.size}")
-    return head
+    return checkpoint
 
 
 async def _is_closed(storage: Storage, log: int, size: int) -> bool:

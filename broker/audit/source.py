@@ -22,7 +22,8 @@ READ_DEADLINE_S = 30.0
 """The longest wait for one page of blocks or checkpoints."""
 PAGE_BYTES_WANTED = 8 * 1024 * 1024
 """Pages of blocks are asked for so that they hold about this much; one page may hold more when block sizes jump."""
-
+BLOCKS_AT_FIRST = 16
+"""Blocks in the first page, when their size is not known."""
 TURN_ENTRIES = 256
 """After so many entries others get their turn: a broker may be serving in the same process."""
 
@@ -117,9 +118,10 @@ class StorageSource:
             if after is None:
                 return found
 
-    async def batches(self, log: int) -> AsyncIterator[Batch]:
-        after: Key | None = None
-        limit = 16
+    async def batches(self, log: int, first: int = 0) -> AsyncIterator[Batch]:
+        """See `Source`; from the block that begins with entry `first`, or the next one behind it."""
+        after: Key | None = (log, first - 1) if first else None
+        limit = BLOCKS_AT_FIRST
         while True:
             async with outside(deadline_s=READ_DEADLINE_S):
                 page = await self._storage.select(AuditBlockRecord, prefix=(log,), after=after, limit=limit)
@@ -134,7 +136,7 @@ class StorageSource:
             after = page.next
             if after is None:
                 return
-            limit = max(1, min(PAGE_MAX, limit * 4, PAGE_BYTES_WANTED * len(page.records) // max(1, read_bytes)))
+            limit = next_limit(limit, len(page.records), read_bytes)
 
     async def notes(self, log: int) -> AsyncIterator[tuple[int | None, str]]:
         after: Key | None = None
@@ -151,6 +153,11 @@ class StorageSource:
         async with outside(deadline_s=READ_DEADLINE_S):
             page = await self._storage.select(CheckpointRecord, prefix=(log,), descending=True, limit=1)
         return (page.records[0].size, page.records[0].note) if page.records else None
+
+
+def next_limit(limit: int, blocks: int, read_bytes: int) -> int:
+    """How many blocks the next page should have, when the last one was asked for `limit` and got these."""
+    return max(1, min(PAGE_MAX, limit * 4, PAGE_BYTES_WANTED * blocks // max(1, read_bytes)))
 
 
 def facts_of(record: AuditLogRecord) -> LogFacts:

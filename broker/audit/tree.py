@@ -33,6 +33,24 @@ class Frontier:
         self._roots: list[bytes] = []
         self.size = 0
 
+    @classmethod
+    def of(cls, size: int, roots: Sequence[bytes]) -> Frontier:
+        """The tree that had these `roots` at this size. Nothing proves them but the root that it grows to.
+
+        ProofBroken: a tree of that size has another number of complete subtrees, or a root is not 32 bytes.
+        """
+        if size < 0 or len(roots) != size.bit_count() or any(len(root) != 32 for root in roots):
+            raise ProofBroken(f"these are not the complete subtrees of a tree of {size} entries")
+        frontier = cls()
+        frontier._roots = list(roots)
+        frontier.size = size
+        return frontier
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The roots of the complete subtrees, largest first: as many as `size` has binary ones."""
+        return tuple(self._roots)
+
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Append leaf hashes in order."""
         roots, size, hashed = self._roots, self.size, sha256

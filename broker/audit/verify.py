@@ -17,14 +17,17 @@ from broker.audit.bundles import FORMAT, JSON_BYTES_MAX, ExportSource, Manifest,
 from broker.audit.checkpoint import Link, Origin, key_name
 from broker.audit.encoding import decode
 from broker.audit.entries import LogOpened
-from broker.audit.errors import EntryBroken, LogBroken, NoteBroken
+from broker.audit.errors import EntryBroken, LogBroken, NoteBroken, outside
 from broker.audit.leasecheck import LeaseCheck
 from broker.audit.logcheck import LogCheck, Successor
 from broker.audit.note import Verifier, strict_base64
+from broker.audit.pincheck import PinCheck
 from broker.audit.report import Findings, Report
-from broker.audit.source import LogFacts, Source, StorageSource
+from broker.audit.source import READ_DEADLINE_S, LogFacts, Source, StorageSource
 from broker.errors import BadRequest, NotFound, StartRefused
+from storage.errors import Damaged
 from storage.port import Storage
+from storage.records import ManifestRecord
 from storage.records.leases import LeaseRecord
 
 
@@ -45,7 +48,8 @@ async def verify_live(
 ) -> Report:
     """Verify every log in a database, which may be in use meanwhile.
 
-    leases: rows read before this call; each must have its lease.granted entry. They are held in memory.
+    leases: rows read before this call; each must have its lease.granted entry. They are held in memory. Manifests of
+    authority tables must not be behind the newest pins; their MACs are checked by `broker.authority`.
     BadRequest: `vkey` is no verifier key. Unavailable: storage cannot serve.
     """
     findings = Findings()
@@ -55,8 +59,12 @@ async def verify_live(
     if anchors is not None:
         anchored = await asyncio.to_thread(read_anchors, anchors, verifier=verifier, findings=findings)
     source = StorageSource(storage=storage)
-    await _verify(source, verifier, findings=findings, leases=check, anchored=anchored, complete=True, grows=True)
+    pins = PinCheck(findings=findings)
+    await _verify(
+        source, verifier, findings=findings, leases=check, pins=pins, anchored=anchored, complete=True, grows=True
+    )
     check.finish()
+    await _finish_pins(pins, storage, findings)
     return findings.report()
 
 
@@ -76,6 +84,7 @@ async def _verify_export(root: Path, vkey: str | None, anchors: Path | None) -> 
         verifier,
         findings=findings,
         leases=LeaseCheck(rows=(), findings=findings),
+        pins=PinCheck(findings=findings),
         anchored=anchored,
         complete=manifest.complete,
         grows=False,
@@ -85,6 +94,17 @@ async def _verify_export(root: Path, vkey: str | None, anchors: Path | None) -> 
     for log in sorted(set(manifest.logs) - {known.log for known in facts}):
         findings.problem(f"log {log}: export.json names it, but it is not here")
     return findings.report()
+
+
+async def _finish_pins(pins: PinCheck, storage: Storage, findings: Findings) -> None:
+    """Manifests are read last: whatever has been pinned was in them before."""
+    async with outside(deadline_s=READ_DEADLINE_S):
+        try:
+            page = await storage.select(ManifestRecord)
+        except Damaged as error:
+            findings.problem(str(error))
+            return
+    pins.finish(page.records)
 
 
 def _pinned(vkey: str) -> Verifier:
@@ -127,6 +147,7 @@ async def _verify(
     *,
     findings: Findings,
     leases: LeaseCheck,
+    pins: PinCheck,
     anchored: Mapping[int, Sequence[Link]],
     complete: bool,
     grows: bool,
@@ -148,6 +169,7 @@ async def _verify(
             successors=_successors(facts, openings),
             anchored=anchored.get(facts.log, ()),
             leases=leases,
+            pins=pins,
         )
         await _walk(source, facts, check, findings, grows=grows)
     _chain(logs, openings, findings, complete=complete)

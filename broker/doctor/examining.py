@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack
 
 from broker.app import AUDIT_SIGNING
 from broker.audit.checkpoint import key_name
+from broker.audit.lookback import look_back
 from broker.audit.note import Signer, Verifier
 from broker.audit.recovery import find_previous
 from broker.authority.authority import find_forged, load_authority
+from broker.authority.pins import check_pins
 from broker.clock import Clock
 from broker.doctor.files import examine_files
 from broker.doctor.findings import Finding, failed, ok, skipped, warning
@@ -140,7 +142,12 @@ async def _cluster(
     yield examine_clock(clock.now(), newest.records[0].opened_at if newest.records else None)
 
 
+def _verifier(root: Root) -> Verifier:
+    return Verifier(Signer(name=key_name(root.cluster_id), seed=root.derive(AUDIT_SIGNING)).vkey)
+
+
 async def _authority(storage: Storage, root: Root, clock: Clock) -> Finding:
+    found = await look_back(storage, verifier=_verifier(root))
     try:
         authority = await load_authority(
             storage=storage, writer=NoWriter(), derive=root.derive, cluster_id=root.cluster_id, clock=clock
@@ -153,6 +160,10 @@ async def _authority(storage: Storage, root: Root, clock: Clock) -> Finding:
     if problems:
         listed = "; ".join(problem.message for problem in problems[:ROWS_SHOWN_MAX])
         return failed("authority", f"{len(problems)} rows are not what this cluster wrote: {listed}")
+    try:
+        check_pins(found, authority.manifests).refuse()
+    except Tampered as error:
+        return failed("authority", error.message)
     counts = f"{len(authority.workers)} workers, {len(authority.grants)} grants, {len(authority.admins)} admins"
     return ok("authority", f"every row is signed by this cluster: {counts}, and every token")
 
@@ -160,7 +171,7 @@ async def _authority(storage: Storage, root: Root, clock: Clock) -> Finding:
 async def _audit(storage: Storage, root: Root, settings: Settings, *, served: bool) -> Finding:
     if served:
         return ok("audit log", "a broker is writing it; verify it with tokenbroker audit verify --live")
-    verifier = Verifier(Signer(name=key_name(root.cluster_id), seed=root.derive(AUDIT_SIGNING)).vkey)
+    verifier = _verifier(root)
     try:
         found = await find_previous(
             storage, cluster_id=root.cluster_id, instance=settings.instance, verifier=verifier, accept_loss=False
