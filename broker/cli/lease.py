@@ -11,7 +11,8 @@ from broker.api.views.leases import Lease, Revocation, RevokeLeases
 from broker.cli.failures import FAILED
 from broker.cli.operating import Operator, group, operated
 from broker.cli.options import read_instant, read_span
-from broker.cli.output import Column, note, shown
+from broker.cli.output import Column, note
+from broker.spans import show_span
 
 app = group("See who holds which token, and take it away.")
 
@@ -113,5 +114,5 @@ async def revoke(
     if not done.revoked:
         note("nothing to revoke")
     if wait is not None and done.missing:
-        note(f"tokenbroker: not confirmed within {shown(wait)}: {', '.join(each.lease for each in done.missing)}")
+        note(f"tokenbroker: not confirmed within {show_span(wait)}: {', '.join(each.lease for each in done.missing)}")
         raise typer.Exit(FAILED)

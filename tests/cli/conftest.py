@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +55,55 @@ class Ran:
         return lines[0].removeprefix("tokenbroker: ")
 
 
+class Forks:
+    """The process that runs commands in forks of itself (`forking`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._turn = threading.Lock()
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("forking.py")), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=plain_environment(),
+            )
+        self._orders = self._ours.makefile("rw")
+
+    def run(self, arguments: list[str], environment: Mapping[str, str], stdin: bytes) -> Ran:
+        """Run one command; others wait meanwhile."""
+        with self._turn:
+            streams = {name: self._folder / name for name in ("stdin", "stdout", "stderr")}
+            for name, path in streams.items():
+                path.write_bytes(stdin if name == "stdin" else b"")
+            order = {"arguments": arguments, "environment": dict(environment)}
+            order.update({name: str(path) for name, path in streams.items()})
+            self._orders.write(json.dumps(order) + "\n")
+            self._orders.flush()
+            code = json.loads(self._orders.readline())
+            raw, err = streams["stdout"].read_bytes(), streams["stderr"].read_bytes()
+        return Ran(code=code, out=raw.decode(errors="replace"), err=err.decode(errors="replace"), raw=raw)
+
+    def close(self) -> None:
+        """End it."""
+        self._orders.close()
+        self._ours.close()
+        self._process.wait(timeout=START_S)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shell:
     """Runs commands in one environment."""
 
     environment: Mapping[str, str]
+    forks: Forks
 
-    def run(self, *arguments: object, stdin: bytes = b"", **more: Any) -> Ran:
+    def run(self, *arguments: object, stdin: bytes = b"") -> Ran:
         """Run `tokenbroker ARGUMENTS` to its end, whatever that is."""
+        return self.forks.run([str(argument) for argument in arguments], self.environment, stdin)
+
+    def run_afresh(self, *arguments: object, stdin: bytes = b"", **more: Any) -> Ran:
+        """The same in an interpreter of its own, as a shell would start it."""
         done = subprocess.run(
             [*COMMAND, *map(str, arguments)],
             input=stdin,
@@ -90,7 +134,7 @@ class Shell:
 
     def with_environment(self, **more: str) -> Shell:
         """The same with further variables."""
-        return Shell(environment={**self.environment, **more})
+        return Shell(environment={**self.environment, **more}, forks=self.forks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +148,7 @@ class House:
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[House]:
+def served(forks: Forks, folder: Path, *options: str) -> Iterator[House]:
     """A broker that serves `folder` on a free port until the context ends."""
     with ExitStack() as stack:
         log = stack.enter_context((folder.parent / f"{folder.name}.log").open("wb"))
@@ -121,7 +165,7 @@ def served(folder: Path, *options: str) -> Iterator[House]:
         assert line.startswith("listening on http://127.0.0.1:"), line
         url = line.split()[-1]
         reach = {"TOKENBROKER_PROFILE": str(folder / "profile.toml"), "TOKENBROKER_URL": url}
-        shell = Shell(environment={**plain_environment(), **reach})
+        shell = Shell(environment={**plain_environment(), **reach}, forks=forks)
         yield House(folder=folder, url=url, shell=shell, process=process)
 
 
@@ -137,15 +181,23 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def shell() -> Shell:
-    """A shell that knows no broker."""
-    return Shell(environment=plain_environment())
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Where commands run."""
+    running = Forks(tmp_path_factory.mktemp("streams"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
-def serve_in() -> Callable[..., AbstractContextManager[House]]:
+def shell(forks: Forks) -> Shell:
+    """A shell that knows no broker."""
+    return Shell(environment=plain_environment(), forks=forks)
+
+
+@pytest.fixture(scope="session")
+def serve_in(forks: Forks) -> Callable[..., AbstractContextManager[House]]:
     """Serves a folder that a test has initialised."""
-    return served
+    return partial(served, forks)
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +205,7 @@ def house(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     """One broker for all tests; each test uses names of its own."""
     folder = tmp_path_factory.mktemp("house") / "data"
     shell.ok("init", "--data-dir", folder)
-    with served(folder) as standing:
+    with served(shell.forks, folder) as standing:
         yield standing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -69,6 +70,19 @@ def test_a_second_signal_ends_at_once(folder: Path) -> None:
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+def test_a_loss_that_the_operator_accepts_is_started_from_and_recorded(serve_in: Any, folder: Path) -> None:
+    """With --accept-audit-loss a broker serves a log that lost entries, and the next log says how many."""
+    with contextlib.closing(sqlite3.connect(folder / "broker.db", isolation_level=None)) as database:
+        database.execute("DELETE FROM audit_block WHERE seq >= 1")
+    with serve_in(folder, "--accept-audit-loss") as standing:
+        (opened,) = [
+            entry["entry"]
+            for entry in standing.shell.json("audit", "tail")
+            if (entry["log"], entry["entry"]["event"]) == (2, "log.opened")
+        ]
+    assert opened["accepted_loss"] > 0
 
 
 @pytest.mark.parametrize("options", [(), ("--config", "a", "--data-dir", "b")])

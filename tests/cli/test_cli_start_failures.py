@@ -123,7 +123,7 @@ def test_a_full_disk_is_named(shell: Any, folder: Path) -> None:
     def no_more() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    ran = shell.run("serve", "--data-dir", folder, "--listen", "127.0.0.1:0", preexec_fn=no_more)
+    ran = shell.run_afresh("serve", "--data-dir", folder, "--listen", "127.0.0.1:0", preexec_fn=no_more)
     assert ran.code == 1
     assert "disk" in ran.complaint
 

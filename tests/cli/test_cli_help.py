@@ -1,0 +1,88 @@
+"""Every command explains itself, and says on one line whatever goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from broker.cli.failures import one_line, report
+from broker.cli.main import app
+from broker.cli.reference import cli_reference
+from broker.errors import BadRequest
+
+
+def _commands(group: TyperGroup, context: typer.Context) -> list[tuple[str, Any]]:
+    found = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = typer.Context(command, info_name=name, parent=context)
+        if isinstance(command, TyperGroup):
+            found += _commands(command, inner)
+        else:
+            found.append((inner.command_path, command))
+    return found
+
+
+def _all() -> list[tuple[str, Any]]:
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    return _commands(root, typer.Context(root, info_name="tokenbroker"))
+
+
+def test_every_command_has_help_and_an_example() -> None:
+    """The help of each says what it does, and its example calls that very command."""
+    commands = _all()
+    assert len(commands) > 40
+    for path, command in commands:
+        assert command.help, path
+        assert path in command.epilog, path
+
+
+def test_no_option_takes_a_secret() -> None:
+    """Arguments are seen by every user of a machine: no option is called value, secret, password or credential."""
+    names = {name for _, command in _all() for parameter in command.params for name in parameter.opts}
+    assert not names & {"--value", "--secret", "--password", "--token-value", "--credential"}
+
+
+def test_the_reference_has_every_command() -> None:
+    """The generated page has a heading for each."""
+    page = cli_reference()
+    assert all(f"`{path}`\n" in page for path, _ in _all())
+
+
+def test_help_and_an_unknown_command(shell: Any) -> None:
+    """--help is no failure; a mistyped command is a usage error that names it."""
+    assert "Example" in shell.ok("token", "put", "--help").out
+    ran = shell.run("tokn")
+    assert ran.code == 2
+    assert "tokn" in ran.err
+
+
+def test_the_module_and_the_entry_point_are_the_same(shell: Any) -> None:
+    """Started by an interpreter of its own, the command does the same."""
+    assert shell.run_afresh("--help").out == shell.ok("--help").out
+
+
+def _break(text: str) -> None:
+    raise RuntimeError(text)
+
+
+def test_a_bug_is_one_line_that_quotes_nothing(capsys: Any) -> None:
+    """An exception that nobody foresaw is told by its type and place; its text may hold a secret."""
+    with pytest.raises(RuntimeError) as caught:
+        _break("secret-canary")
+    assert report(caught.value) == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError at test_cli_help.py" in said
+    assert "canary" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_failures_are_one_printable_line() -> None:
+    """Line ends and control characters of a message, and groups of failures, become one line for a terminal."""
+    group = ExceptionGroup("g", [BadRequest("a\nb\x1b[31m"), ExceptionGroup("h", [BadRequest("c"), BadRequest("c")])])
+    assert one_line(group) == "a b?[31m; c"

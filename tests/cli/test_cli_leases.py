@@ -1,0 +1,141 @@
+"""`lease` and `session` with a real worker: who holds what, then, now, and no longer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.clock import SystemClock
+from tokenbroker_client import LeaseRevoked, WorkerKey, connect
+
+FIELDS = {
+    "lease",
+    "token",
+    "version",
+    "worker",
+    "session",
+    "instance",
+    "state",
+    "granted_at",
+    "expires_at",
+    "acked_version",
+}
+
+
+def _admit(shell: Any, worker: str, token: str) -> WorkerKey:
+    key = WorkerKey.generate(worker=worker)
+    shell.ok("worker", "register", worker, "--public-key", key.public_key_b64)
+    shell.ok("grant", "add", f"worker:{worker}", token)
+    shell.ok("token", "put", token, stdin=b"value")
+    return key
+
+
+HANGING = """
+import asyncio, sys
+from tokenbroker_client import connect
+async def main(url, key, token):
+    async with connect(url, key=key) as broker, broker.lease(token):
+        print("leased", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def _run(function: Any, *arguments: object) -> Any:
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def test_a_lease_is_listed_revoked_and_its_wipe_confirmed(house: Any) -> None:
+    """The list has exactly its fields; revoke with --wait names the lease as wiped; then none is live."""
+    key = await _run(_admit, house.shell, "l-1", "lease/a")
+    async with connect(house.url, key=key) as broker, broker.lease("lease/a") as lease:
+        (listed,) = await _run(house.shell.json, "lease", "list", "--worker", "l-1")
+        assert set(listed) == FIELDS
+        assert (listed["token"], listed["version"], listed["worker"], listed["state"]) == ("lease/a", 1, "l-1", "live")
+        (session,) = await _run(house.shell.json, "session", "list", "--worker", "l-1")
+        assert (session["session"], session["leases"]) == (listed["session"], 1)
+        reference = {"lease": listed["lease"], "worker": "l-1", "token": "lease/a"}
+        done = await _run(
+            house.shell.json, "lease", "revoke", "--worker", "l-1", "--reason", "test is over", "--wait", "10"
+        )
+        assert done == {"revoked": [reference], "wiped": [reference], "missing": []}
+        with pytest.raises(LeaseRevoked):
+            _ = lease.value
+    assert await _run(house.shell.json, "lease", "list", "--worker", "l-1") == []
+    (ended,) = await _run(house.shell.json, "lease", "list", "--worker", "l-1", "--all")
+    assert ended["state"] == "revoked"
+
+
+async def test_a_rotation_shows_as_acknowledged(house: Any) -> None:
+    """After a put the lease is listed with the version that its worker said it uses."""
+    key = await _run(_admit, house.shell, "l-2", "lease/b")
+    async with connect(house.url, key=key) as broker, broker.lease("lease/b") as lease:
+        changes = lease.changes()
+        await _run(lambda: house.shell.ok("token", "put", "lease/b", stdin=b"another"))
+        await anext(changes)
+        clock = SystemClock()
+        for _ in range(200):
+            (listed,) = await _run(house.shell.json, "lease", "list", "--token", "lease/b")
+            if listed["acked_version"] == 2:
+                break
+            await clock.sleep(0.05)
+        assert (listed["version"], listed["acked_version"], lease.value) == (2, 2, "another")
+
+
+async def test_the_past_can_be_asked_about(house: Any) -> None:
+    """--at lists what was live at that instant, whatever became of it."""
+    key = await _run(_admit, house.shell, "l-3", "lease/c")
+    async with connect(house.url, key=key) as broker, broker.lease("lease/c"):
+        (listed,) = await _run(house.shell.json, "lease", "list", "--worker", "l-3")
+        then = datetime.fromisoformat(listed["granted_at"]) + timedelta(milliseconds=1)
+    before = (then - timedelta(minutes=1)).isoformat()
+    at_that_time = await _run(house.shell.json, "lease", "list", "--worker", "l-3", "--at", then.isoformat())
+    assert [lease["lease"] for lease in at_that_time] == [listed["lease"]]
+    assert await _run(house.shell.json, "lease", "list", "--worker", "l-3", "--at", before) == []
+
+
+def test_a_worker_that_does_not_confirm_is_named(house: Any, tmp_path: Path) -> None:
+    """Revoking from a worker that hangs: exit code 1 with --wait, and the lease is among the missing."""
+    _admit(house.shell, "l-4", "lease/d").save(tmp_path / "key")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, house.url, str(tmp_path / "key"), "lease/d"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "leased\n"
+        process.send_signal(signal.SIGSTOP)
+        ran = house.shell.run("lease", "revoke", "--worker", "l-4", "--reason", "r", "--wait", "1s", "--json")
+        assert ran.code == 1
+        assert [lease["worker"] for lease in ran.document["missing"]] == ["l-4"]
+        assert ran.document["revoked"][0]["lease"] in ran.complaint
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--worker", "w"),
+        ("--reason", "r"),
+        ("--reason", "r", "--worker", "w", "--token", "a/b"),
+        ("--reason", "r", "--worker", "w", "--wait", "61s"),
+    ],
+)
+def test_a_revocation_names_one_thing_and_a_reason(house: Any, arguments: tuple[str, ...]) -> None:
+    """Anything else is a usage error, and nothing is revoked."""
+    assert house.shell.run("lease", "revoke", *arguments).code == 2
+
+
+def test_revoking_what_nobody_holds_is_no_failure(house: Any) -> None:
+    """The report is empty and the exit code 0: what was asked for is so."""
+    done = house.shell.json("lease", "revoke", "--token", "nobody/holds-it", "--reason", "r", "--wait", "5s")
+    assert done == {"revoked": [], "wiped": [], "missing": []}
