@@ -43,6 +43,12 @@ def wire() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def serving() -> Any:
+    """Starts a broker in a process of its own."""
+    return _beside("served").serving
+
+
+@pytest.fixture(scope="session")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A cluster as `init` leaves it; every test gets a copy of its database."""
     layout = layout_of(data_dir=tmp_path_factory.mktemp("founded") / "data", config=None)

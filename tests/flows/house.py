@@ -79,6 +79,7 @@ class Moody:
 class House:
     """A running broker and its admin services."""
 
+    config: Path
     settings: Settings
     broker: Broker
     storage: Moody
@@ -250,7 +251,7 @@ async def open_house(
                 vkey=broker.journal.vkey,
                 scratch=config.parent,
             )
-            yield House(settings=settings, broker=broker, storage=opened[0], services=services, url=url)
+            yield House(config=config, settings=settings, broker=broker, storage=opened[0], services=services, url=url)
 
 
 @functools.cache
