@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -100,3 +101,17 @@ class Certificate:
         except (OSError, ssl.SSLError) as error:
             raise StartRefused(f"the TLS certificate {self._chain} and its key cannot be used: {error}") from None
         return context, leaf_digest(self._chain)
+
+
+def configured_certificate(*, chain: Path | None, key: Path | None) -> Certificate | None:
+    """The certificate that the configuration names, if it names one. StartRefused: half of one, or an unusable one."""
+    if chain is None and key is None:
+        return None
+    if chain is None or key is None:
+        raise StartRefused("server.tls_cert and server.tls_key belong together; one of them is missing")
+    return Certificate(chain=chain, key=key)
+
+
+def bindings_of(certificate: Certificate | None) -> Callable[[ssl.SSLContext], tuple[bytes, ...]]:
+    """How to find the channel bindings of a TLS connection; there are none without a certificate."""
+    return (lambda _context: ()) if certificate is None else certificate.bindings

@@ -32,7 +32,6 @@ from pydantic.fields import FieldInfo
 import broker
 from broker.api.problems import row_of
 from broker.api.reference import api_reference
-from broker.app import serve
 from broker.audit.entries import AnyEntry, Entry
 from broker.audit.errors import translated
 from broker.cli import failures, reach
@@ -40,6 +39,7 @@ from broker.cli.logs import configure_logs
 from broker.clock import SystemClock
 from broker.errors import BrokerError
 from broker.leases.answers import wire_code
+from broker.serving import serve
 from broker.settings import KeyringSection, Section, Settings, load_settings
 from broker.setup.initialising import initialise
 from broker.setup.layout import layout_of

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 import uvloop
 
-from broker.app import serve as serve_broker
 from broker.cli.core_dumps import forbid_core_dumps
 from broker.cli.logs import configure_logs
 from broker.cli.operating import example
 from broker.cli.options import Config, DataDir
 from broker.cli.output import write_line
 from broker.exclusive import exclusive
+from broker.serving import serve as serve_broker
 from broker.settings import Settings, load_settings
 from broker.setup.layout import layout_of
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from broker.app import serve
 from broker.clock import SystemClock
 from broker.profile import read_profile
+from broker.serving import serve
 from broker.settings import load_settings
 from broker.setup.initialising import initialise
 from broker.setup.layout import layout_of

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import app, feed
+from broker import app, feed, foundations, serving
 from broker.admin.grants import NewGrant
 from broker.admin.put import NewVersion, Put
 from broker.admin.workers import NewWorker
@@ -225,9 +225,9 @@ async def open_house(
             yield key if kms is None else kms(key)
 
     with monkeypatch.context() as patch:
-        storage_of, kms_of = app.open_storage, app.open_kms
+        storage_of, kms_of = app.open_storage, foundations.open_kms
         patch.setattr(app, "open_storage", moody_storage)
-        patch.setattr(app, "open_kms", other_kms)
+        patch.setattr(foundations, "open_kms", other_kms)
         if isinstance(clock, FakeClock):
             patch.setattr(feed, "_POLL_S", 0.01)
         patch.setattr(application, "openapi_document", _document)
@@ -239,7 +239,7 @@ async def open_house(
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
             stack.callback(lambda: [loop.cancel() for loop in loops])
-            url = await stack.enter_async_context(app._listening(broker, "127.0.0.1", 0))
+            url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
             services = make_services(
                 cluster_id=broker.root.cluster_id,
                 instance=settings.instance,

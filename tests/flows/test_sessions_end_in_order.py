@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.app import serve
 from broker.audit.entries import LeaseGranted, LogClosed
+from broker.serving import serve
 from broker.settings import load_settings
 
 

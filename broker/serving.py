@@ -1,0 +1,87 @@
+"""Serve one broker on HTTP until told to stop, then let it down in order.
+
+The order: refuse what is new, ask workers to go, drain, cancel, close the audit log, then KMS and storage. What is
+served is wired in `app` and put together as HTTP in `front`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from broker.app import Broker, open_broker
+from broker.clock import Clock
+from broker.errors import StartRefused
+from broker.front import make_app
+from broker.settings import Settings
+from broker.tls import is_loopback
+
+
+async def serve(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
+    accept_audit_loss: bool = False,
+    clock: Clock | None = None,
+) -> None:
+    """Serve until `stop` is set, then let everything down in order. `ready` is told the base URL once it listens.
+
+    Raises what `open_broker` raises, and StartRefused when it cannot listen where it should.
+    """
+    host, port = settings.address
+    if not is_loopback(host) and settings.server.tls_cert is None and not settings.server.insecure_plaintext:
+        raise StartRefused(
+            f"server.listen is {settings.server.listen}, which is not loopback: set server.tls_cert and "
+            "server.tls_key, or server.insecure_plaintext = true behind a TLS proxy"
+        )
+    async with (
+        open_broker(settings, clock=clock, accept_audit_loss=accept_audit_loss) as broker,
+        asyncio.TaskGroup() as tasks,
+    ):
+        loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
+        _spare_the_collector()
+        try:
+            async with listening(broker, host, port) as url:
+                ready(url)
+                await stop.wait()
+                await broker.sessions.drain()
+            await broker.desk.drained()
+        finally:
+            for task in loops:
+                task.cancel()
+
+
+def _spare_the_collector() -> None:
+    """Leave what start-up made out of garbage collection, and look for cycles less often.
+
+    Each lease makes a handful of objects that live for minutes and form no cycles; with the interpreter's defaults
+    they are walked again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+@asynccontextmanager
+async def listening(broker: Broker, host: str, port: int) -> AsyncIterator[str]:
+    """Accept connections while the context lasts; gives the base URL. StartRefused: the address cannot be had."""
+    app = make_app(broker)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=False)
+    await runner.setup()
+    try:
+        tls = None if broker.certificate is None else broker.certificate.outer
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=4096, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        bound = runner.addresses[0][1]
+        shown = f"[{host}]" if ":" in host else host
+        yield f"{'http' if tls is None else 'https'}://{shown}:{bound}"
+    finally:
+        await runner.cleanup()
