@@ -19,8 +19,6 @@ from rich.text import Text
 from broker.cli.failures import printable
 
 T = TypeVar("T")
-_PIPE_COLUMNS = 4000
-"""Width of a table that no terminal cuts: as wide as it needs."""
 
 
 class Column(NamedTuple, Generic[T]):
@@ -98,11 +96,28 @@ def shown(value: object) -> str:
 
 
 def _print_table(items: Sequence[T], columns: Sequence[Column[T]]) -> None:
-    terminal = sys.stdout.isatty()
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, overflow="fold")
-    for item in items:
+    rows = [[printable(shown(column.shown(item))) for column in columns] for item in items]
+    titles = [column.title for column in columns]
+    if sys.stdout.isatty():
+        _print_to_terminal(titles, rows)
+    else:
+        _print_to_pipe([titles, *rows])
+
+
+def _print_to_terminal(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
         # Text, not str: square brackets in a name or a reason are no markup.
-        table.add_row(*(Text(printable(shown(column.shown(item)))) for column in columns))
-    Console(highlight=False, width=None if terminal else _PIPE_COLUMNS).print(table, crop=False)
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def _print_to_pipe(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they need, without boxes, so that nothing is cut and lines stay lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    sys.stdout.flush()

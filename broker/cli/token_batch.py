@@ -127,7 +127,9 @@ def _progress(path: Path) -> Iterator[Callable[[int], None]]:
         yield lambda _: None
         return
     columns = (TextColumn("sealing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Rich would send what is printed meanwhile to this console: right where both are one terminal, wrong for a file.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bar:
         task = bar.add_task("", total=_lines(path))
         yield lambda lines: bar.advance(task, lines)
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tokenbroker_client.wire import b64
 
@@ -76,6 +82,29 @@ def test_a_line_without_end_is_refused_and_the_next_one_taken(house: Any) -> Non
     ran = house.shell.run("token", "put", "--batch", "-", stdin=_lines(huge, {"token": "huge/b", "value": "small"}))
     assert "line 1: ? FAILED (bad_request)" in ran.out
     assert "line 2: huge/b version 1 is current" in ran.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
+def test_a_progress_bar_on_the_terminal_swallows_no_result(house: Any, tmp_path: Path) -> None:
+    """With standard error on a terminal and standard output in a file, the bar goes there and the results here."""
+    batch = tmp_path / "batch.jsonl"
+    batch.write_bytes(_lines(*({"token": f"bar/t{number}", "value": "x"} for number in range(3))))
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "broker.cli.main", "token", "put", "--batch", str(batch)],
+            stdout=out,
+            stderr=theirs,
+            env={**house.shell.environment, "TERM": "xterm"},
+            timeout=60,
+            check=False,
+        )
+    os.close(theirs)
+    bar = os.read(ours, 65_536).decode(errors="replace")
+    os.close(ours)
+    assert done.returncode == 0
+    assert "3/3" in bar
+    assert (tmp_path / "out").read_text().count("is current") == 3
 
 
 def test_without_a_credential_no_line_is_tried(house: Any) -> None:
