@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import sqlite3
@@ -14,14 +15,22 @@ from typing import Any
 
 import pytest
 
+from broker.app import Broker, open_broker
+from broker.audit.encoding import decode
+from broker.audit.entries import AuthorityPinned, BackupTaken, Entry
+from broker.audit.source import StorageSource
 from broker.authority.authority import Authority, load_authority
 from broker.authority.manifest import initial_manifests
 from broker.clock import FakeClock
 from broker.errors import Conflict, Unavailable
+from broker.settings import Settings
+from broker.vault.root import create_root
+from kms.catalog import open_kms
+from kms.local import create_key_file
 from storage import errors as storage_errors
 from storage.port import Change, Commit, Committed, Storage
 from storage.records import GrantRecord, WorkerKey, WorkerRecord
-from storage.sqlite import open_sqlite
+from storage.sqlite import open_sqlite, restore_sqlite
 
 AT = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -125,6 +134,76 @@ class Cluster:
             self.sql(('INSERT INTO feed ("table", "key") VALUES (?, ?)', (table, f'["{key}"]')))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Installation(Cluster):
+    """A cluster that whole brokers serve, one life after the other, over a clock that the test moves."""
+
+    clock: FakeClock
+
+    @asynccontextmanager
+    async def life(self, instance: str = "one", **options: Any) -> AsyncIterator[Broker]:
+        """A broker from its start to its orderly stop, with the duty of pinning at work."""
+        settings = Settings.model_validate(
+            {
+                "cluster": {"id": self.cluster_id},
+                "server": {"instance": instance},
+                "storage": {"url": f"sqlite:///{self.path}"},
+                "kms": {"keys": [f"local:{self.path.with_name('kms.key')}"]},
+            }
+        )
+        async with open_broker(settings, clock=self.clock, **options) as broker, asyncio.TaskGroup() as tasks:
+            duty = tasks.create_task(broker.pins.run())
+            await asyncio.sleep(0)  # the duty waits for its first second from here on
+            yield broker
+            duty.cancel()
+
+    async def second(self, broker: Broker) -> None:
+        """Let one second pass, and what is due in it reach the disk."""
+        await self.clock.advance(1.0)
+        async with asyncio.timeout(5):
+            while broker.journal._in_flight:  # noqa: ASYNC110 - it empties by storage's threads, which know no Event
+                await asyncio.sleep(0.002)
+
+    async def signed(self, broker: Broker) -> None:
+        """Let seconds pass until what was changed is pinned, and the pin is under a checkpoint."""
+        async with asyncio.timeout(5):
+            while broker.journal.unsigned or broker.pins._due():
+                await self.second(broker)
+                await asyncio.sleep(0.002)
+
+    async def pins(self, log: int) -> list[tuple[int, AuthorityPinned]]:
+        """The pins of one log, each with its number."""
+        found = []
+        async with self.open() as storage:
+            async for batch in StorageSource(storage=storage).batches(log):
+                for seq, raw in enumerate(batch.entries, batch.first_seq):
+                    if b"authority.pinned" in raw and isinstance(entry := decode(raw), AuthorityPinned):
+                        found.append((seq, entry))
+        return found
+
+    def keep(self, table: str) -> dict[str, list[tuple[Any, ...]]]:
+        """A table and its manifest as they are, copied for later use."""
+        return {table: self.rows(table, "true"), "manifest": self.rows("manifest", f"kind = '{table}'")}
+
+    def put_back(self, table: str, kept: dict[str, list[tuple[Any, ...]]]) -> None:
+        """The table and its manifest as they were."""
+        self.sql(f'DELETE FROM "{table}"')
+        for name, rows in kept.items():
+            self.put(name, rows)
+
+    async def copy(self, broker: Broker, name: str) -> Path:
+        """A copy of the database at this moment: a backup, or what a crash leaves."""
+        path = self.path.with_name(name)
+        await broker.storage.backup(path)  # type: ignore[attr-defined]  # the optional power, which SQLite has
+        return path
+
+    def become(self, copy: Path) -> None:
+        """Put a copy in the place of the database, while nobody runs."""
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        restore_sqlite(copy, self.path)
+
+
 async def news(authority: Authority, storage: Storage) -> list[Change]:
     """One turn of the pump: everything in the feed behind the authority's position."""
     return await authority.refresh(await storage.feed(authority.position))
@@ -205,3 +284,20 @@ def interposed_fixture() -> type[Interposed]:
 def plain_writer_fixture() -> type[PlainWriter]:
     """A writer without an audit log."""
     return PlainWriter
+
+
+@pytest.fixture
+async def installation(tmp_path: Path) -> Installation:
+    """A cluster as `init` founds it, before any broker served it."""
+    path, key, clock = tmp_path / "served.db", tmp_path / "kms.key", FakeClock(AT)
+    create_key_file(key)
+    async with open_sqlite(f"sqlite:///{path}") as storage, open_kms(f"local:{key}") as kms:
+        record, root = await create_root(kms=[kms], now=clock.now())
+        await storage.commit(Commit(inserts=(record, *initial_manifests(root.derive, root.cluster_id))))
+    return Installation(path=path, root=b"", cluster_id=root.cluster_id, clock=clock)
+
+
+@pytest.fixture
+def remark() -> Callable[[int], list[Entry]]:
+    """Entries of no consequence."""
+    return lambda count: [BackupTaken(at=AT, actor="system", name=f"b{number}") for number in range(count)]
