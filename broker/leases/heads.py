@@ -40,15 +40,15 @@ class Heads:
         self._storage = storage
         self._verify = verify
         self._bound = bound
-        self._loading: dict[str, bool] = {}
+        self._loads: list[set[str]] = []
         self.known: dict[str, Head | None] = {}
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop these heads: they changed. A load that is under way will not bring the old ones back."""
         for name in names:
             self.known.pop(name, None)
-            if name in self._loading:
-                self._loading[name] = True
+            for changed in self._loads:
+                changed.add(name)
 
     async def load(self, names: Sequence[str]) -> None:
         """Read and verify these heads, so that `known` has them (ABSENT where there is no such token).
@@ -74,13 +74,14 @@ class Heads:
             await pause()
 
     async def _load_page(self, names: Sequence[str]) -> None:
-        self._loading.update(dict.fromkeys(names, False))
+        changed: set[str] = set()
+        self._loads.append(changed)
         try:
             tokens = await self._storage.get_many(TokenRecord, [(name,) for name in names])
             keys = [(token.name, token.current) for token in tokens.values() if token.current]
             versions = await self._storage.get_many(VersionRecord, keys)
         finally:
-            changed = {name for name in names if self._loading.pop(name, False)}
+            self._loads = [load for load in self._loads if load is not changed]
         for name in names:
             if name in changed:
                 continue

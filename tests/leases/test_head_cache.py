@@ -126,9 +126,6 @@ async def test_a_change_during_a_read_drops_what_was_read(storage: Paused) -> No
     assert current(heads) == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a second load of the same name resets the mark that the change left for the first"
-)
 async def test_a_second_read_does_not_hide_a_change_from_the_first(storage: Paused) -> None:
     """First read begun, change, second read begun and ended, first read ended: the old head must not win."""
     heads = heads_of(storage)
@@ -146,7 +143,6 @@ async def test_a_second_read_does_not_hide_a_change_from_the_first(storage: Paus
     assert current(heads) in {2, None}
 
 
-@pytest.mark.xfail(strict=True, reason="the first of two loads of a name to end takes the mark away from the other")
 async def test_a_read_that_ends_first_does_not_hide_a_change_from_the_second(storage: Paused) -> None:
     """Both reads begun, the first ended, change, the second ended: what it read is old and must not stay."""
     heads = heads_of(storage)
