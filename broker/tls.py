@@ -90,6 +90,9 @@ class Certificate:
         except OSError as error:
             raise StartRefused(f"the TLS certificate or key cannot be read: {error}") from None
 
+    def _has_passphrase(self) -> str:
+        raise StartRefused(f"the TLS key {self._key} is sealed with a passphrase; store it without one, mode 0600")
+
     def _load(self) -> tuple[ssl.SSLContext, bytes]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -97,7 +100,8 @@ class Certificate:
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
         try:
-            context.load_cert_chain(self._chain, self._key)
+            # Without a passphrase of our own to offer, OpenSSL would ask for one on the terminal, and wait.
+            context.load_cert_chain(self._chain, self._key, password=self._has_passphrase)
         except (OSError, ssl.SSLError) as error:
             raise StartRefused(f"the TLS certificate {self._chain} and its key cannot be used: {error}") from None
         return context, leaf_digest(self._chain)

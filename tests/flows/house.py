@@ -235,10 +235,10 @@ async def open_house(
         patch.setattr(app, "LeaseSettings", _with(app.LeaseSettings, leases or {}))
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(open_broker(settings, clock=clock))
-            stack.push_async_callback(broker.desk.drained)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
             stack.callback(lambda: [loop.cancel() for loop in loops])
+            stack.push_async_exit(_drained(broker, loops))
             url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
             services = make_services(
                 cluster_id=broker.root.cluster_id,
@@ -252,6 +252,16 @@ async def open_house(
                 scratch=config.parent,
             )
             yield House(config=config, settings=settings, broker=broker, storage=opened[0], services=services, url=url)
+
+
+def _drained(broker: Broker, loops: list[asyncio.Task[None]]) -> Any:
+    """Waits for what is on its way, as `serve` does, unless the broker is coming down with an error."""
+
+    async def leave(kind: Any, _error: Any, _traceback: Any) -> None:
+        if kind is None and not any(loop.done() for loop in loops):
+            await broker.desk.drained()
+
+    return leave
 
 
 @functools.cache
