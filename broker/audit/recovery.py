@@ -6,6 +6,7 @@ Nothing is written here; `broker.audit.opening` records what was found.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from broker.audit.checkpoint import Checkpoint, Link, Origin
@@ -93,6 +94,11 @@ async def _recover(storage: Storage, log: int, origin: str, head: Link | None, *
     """Read the whole log. StartRefused: see `find_previous`."""
     wanted = head if head is not None else Link(origin=origin, size=0, root=Frontier().root())
     found = await _walk(storage, log, wanted, lose_all=False)
+    if head is None and found.unsigned > 1:
+        # The first entry gets a checkpoint before there is a second one, so this is no crash.
+        if not accept_loss:
+            raise _refused(log, f"{found.unsigned} entries are stored, and not even the first has a checkpoint")
+        return dataclasses.replace(found, lost=found.unsigned)
     if found.lost and not accept_loss:
         stored = found.link.size if found.link is not None else 0
         if stored < wanted.size:

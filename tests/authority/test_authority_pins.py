@@ -124,6 +124,10 @@ HIDE = {
     ),
     "the newest checkpoints deleted": ("DELETE FROM checkpoint WHERE log = 1 AND size > 1",),
     "all checkpoints deleted": ("DELETE FROM checkpoint WHERE log = 1",),
+    "all checkpoints deleted, and every pin renamed": (
+        "DELETE FROM checkpoint WHERE log = 1",
+        ALTERED.format("authority.pinned", "authority.hidden"),
+    ),
     "another checkpoint in place of the newest": (
         "UPDATE checkpoint SET note = (SELECT note FROM checkpoint WHERE log = 1 AND size = 1) WHERE log = 1",
     ),
@@ -131,29 +135,42 @@ HIDE = {
 REFUSED = r"audit logs? 1 (was changed|is missing)|table worker was put back"
 
 
+@pytest.mark.parametrize("next_one", ["one", "two"])
 @pytest.mark.parametrize("hiding", HIDE)
-async def test_hiding_the_pin_refuses_as_well(installation: Any, ended: dict[str, Any], hiding: str) -> None:
-    """Whoever puts a table back and tampers with its pin is refused for the log or for the table."""
+async def test_hiding_the_pin_refuses_as_well(
+    installation: Any, ended: dict[str, Any], hiding: str, next_one: str
+) -> None:
+    """Whoever puts a table back and tampers with its pin is refused for the log or for the table, by any replica."""
     installation.put_back("worker", ended)
     installation.sql(*HIDE[hiding])
     with pytest.raises((Tampered, StartRefused), match=REFUSED):
-        await starts(installation)
+        await starts(installation, instance=next_one)
 
 
-@pytest.mark.parametrize("hiding", [*HIDE, "the log's row deleted", "the log gone"])
+LATER = {
+    "the log's row deleted": ("DELETE FROM audit_log WHERE log = 1",),
+    "the log gone": tuple(f"DELETE FROM {table} WHERE log = 1" for table in ("audit_log", "audit_block", "checkpoint")),
+    "the log cut back to its first checkpoint": (
+        "DELETE FROM audit_block WHERE log = 1 AND seq > 0",
+        "DELETE FROM checkpoint WHERE log = 1 AND size > 1",
+        "UPDATE audit_log SET closed_at = NULL WHERE log = 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("hiding", [*HIDE, *LATER])
 async def test_hiding_a_pin_behind_a_later_log_refuses(installation: Any, removed: dict[str, Any], hiding: str) -> None:
     """A refused start leaves a log without a pin; it vouches for the log before, and does not stand in for it."""
     installation.put_back("worker", removed)
     with pytest.raises(TableRolledBack):
         await starts(installation)
-    gone = "DELETE FROM audit_log WHERE log = 1"
-    wiped = (gone, "DELETE FROM audit_block WHERE log = 1", "DELETE FROM checkpoint WHERE log = 1")
-    installation.sql(*{**HIDE, "the log's row deleted": (gone,), "the log gone": wiped}[hiding])
+    installation.sql(*(HIDE | LATER)[hiding])
     with pytest.raises((Tampered, StartRefused), match=REFUSED):
         await starts(installation)
 
 
-async def test_a_pin_that_is_not_signed_yet_counts_too(installation: Any, worker: Any) -> None:
+@pytest.mark.parametrize("next_one", ["one", "two"])
+async def test_a_pin_that_is_not_signed_yet_counts_too(installation: Any, worker: Any, next_one: str) -> None:
     """What a crash left behind the last checkpoint still holds a table to what it says."""
     async with installation.life() as broker:
         kept = installation.keep("worker")
@@ -164,7 +181,7 @@ async def test_a_pin_that_is_not_signed_yet_counts_too(installation: Any, worker
     installation.become(copy)
     installation.put_back("worker", kept)
     with pytest.raises(TableRolledBack, match=r"it is at revision 1, and entry \d of audit log 1 .* pins revision 2"):
-        await starts(installation)
+        await starts(installation, instance=next_one)
 
 
 async def test_a_restored_backup_starts(installation: Any, worker: Any) -> None:
@@ -195,6 +212,19 @@ async def test_an_operator_may_accept_it_once(installation: Any, removed: dict[s
         report = await verify_live(storage, vkey=broker.journal.vkey)
     assert report.ok, report.problems
     assert any("log 2, entry 1: an operator accepted" in text and "table worker 3 2" in text for text in report.notes)
+
+
+async def test_accepting_covers_every_replica(installation: Any, worker: Any) -> None:
+    """What was accepted stays so, even if the log that said otherwise is another replica's, which never returned."""
+    async with installation.life("gone") as gone:
+        kept = installation.keep("worker")
+        await gone.authority.commit([], inserts=[worker("ann")])
+        await installation.signed(gone)
+        copy = await installation.copy(gone, "crash.db")
+    installation.become(copy)
+    installation.put_back("worker", kept)
+    await starts(installation, accept_audit_loss=True)
+    await starts(installation)
 
 
 async def test_accepting_once_is_no_licence(installation: Any, removed: dict[str, Any], worker: Any) -> None:
