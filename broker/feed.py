@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 _POLL_S = 0.25
 _RETRY_S = 0.1
+_READ_S = 5.0
 
 Apply = Callable[[Sequence[Change]], Awaitable[None]]
 
@@ -50,12 +51,15 @@ class Feed:
     async def run(self, apply: Apply) -> None:
         """Read and apply, for ever. What cannot be read or applied now is tried again; nothing is skipped."""
         while True:
+            began = self._clock.monotonic()
             try:
-                changes = await self._storage.feed(self.position, PAGE_MAX)
+                async with asyncio.timeout(_READ_S):
+                    changes = await self._storage.feed(self.position, PAGE_MAX)
                 await apply(changes)
                 if changes:
                     self.position = changes[-1].position
-                self._read_at = self._clock.monotonic()
+                # What was read is as new as the moment at which reading began, however long applying it took.
+                self._read_at = began
                 self.tampered = ""
                 self._wake()
                 if len(changes) < PAGE_MAX:
@@ -65,8 +69,8 @@ class Feed:
                     log.critical("rows_tampered_with", error=error.message)
                 self.tampered = error.message
                 await self._clock.sleep(_POLL_S)
-            except (StorageError, BrokerError) as error:
-                log.warning("feed_not_read", error=str(error))
+            except (StorageError, BrokerError, TimeoutError) as error:
+                log.warning("feed_not_read", error=str(error) or f"no answer within {_READ_S:g} s")
                 await self._clock.sleep(_RETRY_S)
 
     async def caught_up(self, timeout_s: float = 2.0) -> None:
@@ -74,13 +78,19 @@ class Feed:
         try:
             async with asyncio.timeout(timeout_s):
                 target = await self._storage.position()
-                if target <= self.position:
-                    return
-                reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiters.append((target, reached))
-                await reached
-        except TimeoutError:
+                if target > self.position:
+                    await self._reached(target)
+        except (TimeoutError, StorageError):
             raise Unavailable("the change is durable, but this replica has not applied it yet") from None
+
+    async def _reached(self, target: int) -> None:
+        waiter = (target, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await waiter[1]
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def _wake(self) -> None:
         for _ in range(len(self._waiters)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.authority.authority import Authority
+from broker.errors import Tampered
 from broker.leases.context import Context
 from broker.leases.duties import Duties
 from broker.policy.book import GrantBook
@@ -29,22 +30,35 @@ class Reactions:
         self._sessions = sessions
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Bring memory in line and push the consequences. Raises Tampered, Unavailable, or what storage raises."""
-        changes = [*changes, *await self._authority.refresh(changes)]
+        """Bring memory in line and push the consequences. Raises Tampered, Unavailable, or what storage raises.
+
+        Tampered authority rows hold up neither rotations nor revocations: those are pushed all the same.
+        """
         tokens = _names(changes, TokenRecord.table.name)
-        workers = _names(changes, WorkerRecord.table.name)
-        grants = _names(changes, GrantRecord.table.name)
         leases = _names(changes, LeaseRecord.table.name)
         self._context.heads.forget(tokens)
+        refused: Tampered | None = None
+        try:
+            changes = [*changes, *await self._authority.refresh(changes)]
+        except Tampered as error:
+            refused = error
+        else:
+            self._authority_changed(
+                workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
+            )
+        for token in tokens:
+            self._duties.recheck(self._context.holdings.of_token(token))
+        await self._leases_changed(leases)
+        if refused is not None:
+            raise refused
+
+    def _authority_changed(self, *, workers: list[str], grants: list[str]) -> None:
         for grant in grants:
             self._grant_changed(grant)
         if workers:
             self._sessions.workers_changed(workers)
         if grants:
             self._sessions.grants_changed()
-        for token in tokens:
-            self._duties.recheck(self._context.holdings.of_token(token))
-        await self._leases_changed(leases)
 
     def _grant_changed(self, grant: str) -> None:
         row = self._authority.grants.get((grant,))
@@ -62,4 +76,4 @@ class Reactions:
 
 
 def _names(changes: Sequence[Change], table: str) -> list[str]:
-    return list(dict.fromkeys(str(change.key[0]) for change in changes if change.table == table))
+    return list(dict.fromkeys(str(change.key[0]) for change in changes if change.table == table and change.key))
