@@ -60,10 +60,11 @@ class Context:
             raise NotAllowed(str(decision.refusal))
         return decision.grant, worker
 
-    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> None:
+    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> Held:
         """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left.
 
-        held: the lease as this session held it before, if it did. left_s: seconds from `mono` until it expires.
+        held: the lease as this session held it before, if it did; None: its worker has the value of `record.version`.
+        left_s: seconds from `mono` until it expires.
         """
         if held is None:
             before = holder.leases.get(record.token)
@@ -77,6 +78,7 @@ class Context:
             self.wheel.set(held)
         else:
             self.wheel.clear(held)
+        return held
 
     def drop(self, held: Held) -> None:
         """Hold this lease no longer, and never renew it."""

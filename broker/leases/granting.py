@@ -107,7 +107,8 @@ class Grant(Operation):
         holder, record, terms = self.holder, self._record, self._terms
         if holder.closed:
             return
-        batch.context.hold(holder, record, self._held, mono=batch.mono, left_s=terms.left_s)
+        held = batch.context.hold(holder, record, self._held, mono=batch.mono, left_s=terms.left_s)
+        held.sent = record.version
         holder.answer(
             self.id,
             ENCODER.encode(

@@ -62,13 +62,15 @@ class Holder(Protocol):
 class Held:
     """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic.
 
-    slot: where the wheel has it, 0 for nowhere; the wheel's to change.
+    sent: the version whose value its worker has. It is behind `record.version` where a push was written, and not
+    confirmed in time to be sent. slot: where the wheel has it, 0 for nowhere; the wheel's to change.
     """
 
-    __slots__ = ("expires", "holder", "record", "renew_at", "slot")
+    __slots__ = ("expires", "holder", "record", "renew_at", "sent", "slot")
 
     def __init__(self, *, record: LeaseRecord, holder: Holder, expires: float, renew_at: float) -> None:
         self.record = record
+        self.sent = record.version
         self.holder = holder
         self.expires = expires
         self.renew_at = renew_at

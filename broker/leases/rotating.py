@@ -70,7 +70,7 @@ class Recheck(Operation):
         version = None if head is None else head.leasable
         if version is None:
             self._revoke(batch, NO_VERSION)
-        elif version.version != record.version:
+        elif version.version != held.sent:
             if holder.congested:
                 raise Unavailable("the worker does not read what it was sent before")
             assert head is not None, "a leasable version has a head"
@@ -108,6 +108,7 @@ class Recheck(Operation):
             return
         if self._frame is not None:
             held.record = record
+            held.sent = record.version
             held.holder.send(ENCODER.encode(self._frame))
             self._frame = None
         else:
