@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -28,9 +27,11 @@ async def test_a_rotation_that_was_written_but_not_confirmed_is_pushed_when_stor
         house.storage.slow = writes_leases
         house.storage.late_s = LATE_S
         await house.put("github/ci", b"two")
-        async with asyncio.timeout(5):
-            while (await house.row(lease)).version != 2:
-                await asyncio.sleep(0.02)
+
+        async def written() -> bool:
+            return (await house.row(lease)).version == 2
+
+        await house.until(written)
         assert worker.pushes == []
         house.storage.late_s = 0.0
         pushed = await worker.push(within_s=6)
