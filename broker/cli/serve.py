@@ -29,7 +29,8 @@ _Listen = Annotated[
 _AcceptLoss = Annotated[
     bool,
     typer.Option(
-        "--accept-audit-loss", help="Start although audit entries are missing; the loss is recorded in the log."
+        "--accept-audit-loss",
+        help="Start although audit entries are missing, or tables are older than the log says; that is recorded.",
     ),
 ]
 
