@@ -43,10 +43,14 @@ class Feed:
         """Why new grants must be refused, or ""."""
         if self.tampered:
             return "stored rows were tampered with; new grants are refused until an operator has looked"
-        silent_s = self._clock.monotonic() - self._read_at
-        if silent_s > self._stale_s:
-            return f"the change feed was not read for {silent_s:.1f} s; new grants are refused until it is"
+        if self.silent_s > self._stale_s:
+            return f"the change feed was not read for {self.silent_s:.1f} s; new grants are refused until it is"
         return ""
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the feed was last read and applied."""
+        return self._clock.monotonic() - self._read_at
 
     async def run(self, apply: Apply) -> None:
         """Read and apply, for ever. What cannot be read or applied now is tried again; nothing is skipped."""

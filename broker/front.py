@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from broker.api.application import make_api
 from broker.api.metrics import Readings, Readout
@@ -17,6 +17,7 @@ from broker.api.probes import Check
 from broker.api.services import Facts, make_services
 from broker.audit.counters import Counters
 from broker.errors import Unavailable
+from broker.leases.granting import Grant
 from broker.vault.counters import VaultCounters
 from kms.errors import KmsError
 from tokenbroker_client.wire import CONNECT_PATH
@@ -101,10 +102,12 @@ def _facts(broker: Broker) -> Callable[[], Awaitable[Facts]]:
 
 def _registry(broker: Broker) -> CollectorRegistry:
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     for part, read, gauges in (
         ("leases", lambda: _leases(broker), frozenset({"held", "sessions", "heads"})),
         ("vault", lambda: _counters(broker.vault.counters), frozenset({"waiters", "in_flight"})),
         ("audit", lambda: {**_counters(broker.journal.counters), "unsigned": broker.journal.unsigned}, {"unsigned"}),
+        ("feed", lambda: _feed(broker), {"position", "silent_s", "trouble"}),
     ):
         registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
     return registry
@@ -116,11 +119,17 @@ def _leases(broker: Broker) -> Readings:
         "held": len(broker.context.holdings),
         "sessions": len(broker.sessions),
         "heads": len(broker.context.heads.known),
-        "granted": counts.granted,
-        "operations": counts.operations,
+        "granted": counts.done.get(Grant, 0),
+        "operations": sum(counts.done.values()),
+        "done": {kind.__name__.lower(): number for kind, number in counts.done.items()},
         "batches": counts.batches,
         "failed": dict(counts.failed),
     }
+
+
+def _feed(broker: Broker) -> Readings:
+    feed = broker.feed
+    return {"position": feed.position, "silent_s": feed.silent_s, "trouble": int(bool(feed.trouble))}
 
 
 def _counters(counters: VaultCounters | Counters) -> Readings:

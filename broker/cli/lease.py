@@ -35,6 +35,11 @@ Token = Annotated[str | None, typer.Option("--token", metavar="NAME", help="Only
 Worker = Annotated[str | None, typer.Option("--worker", metavar="NAME", help="Only of this worker.")]
 
 
+def _acknowledged(lease: Lease) -> str | int | None:
+    """The version in use by the worker's own word, or what kept it from using one."""
+    return f"failed: {lease.ack_failed}" if lease.ack_failed else lease.acked_version or None
+
+
 @operated(
     app,
     "list",
@@ -50,7 +55,7 @@ async def list_leases(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Ended ones too, as far as they are on record.")] = False,
 ) -> None:
-    """List the leases that are live now, newest first."""
+    """List the leases that are live now, in the order of granting."""
     leases = await operator.client.every(
         "/v1/leases",
         Lease,
@@ -67,7 +72,7 @@ async def list_leases(
         Column("lease", lambda lease: lease.lease),
         Column("token", lambda lease: lease.token),
         Column("version", lambda lease: lease.version),
-        Column("acked", lambda lease: lease.acked_version or None),
+        Column("acked", _acknowledged),
         Column("worker", lambda lease: lease.worker),
         Column("state", lambda lease: lease.state),
         Column("granted", lambda lease: lease.granted_at),

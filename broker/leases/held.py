@@ -20,6 +20,8 @@ class Holder(Protocol):
     session: str
     worker: str
     source: str
+    public_key: bytes
+    """What proved this session; while the worker has it no longer, the session may nothing."""
     closed: bool
     caller: Caller
     actor: str

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.admin.keys import DEFAULT_KEYRING, KeyAdmin
 from broker.app import open_broker
 from broker.clock import Clock
 from broker.errors import StartRefused
@@ -78,10 +77,8 @@ async def _fill(
     steps += await _found(layout, settings, clock)
     settings = load_settings(layout.config)
     async with open_broker(settings, clock=clock) as broker:
-        keys = KeyAdmin(authority=broker.authority, vault=broker.vault, clock=clock)
-        there = (DEFAULT_KEYRING,) in broker.authority.keyrings
-        await keys.bootstrap()
-        steps.append(Step(what="keyring", said=f"{DEFAULT_KEYRING}: {'there already' if there else 'made'}"))
+        names = sorted(keyring.name for keyring in broker.authority.keyrings)
+        steps.append(Step(what="keyrings", said=", ".join(names)))
         admit = replace_first if new_credential else admit_first
         admitted = await admit(authority=broker.authority, layout=layout, url=_url(settings), clock=clock)
         steps.append(Step(what="admin", said=admitted.said))
