@@ -6,6 +6,7 @@ The order matters: first memory, then pushes that decide with it. Reading the fe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from broker.authority.authority import Authority
 from broker.errors import Tampered
@@ -32,23 +33,24 @@ class Reactions:
     async def apply(self, changes: Sequence[Change]) -> None:
         """Bring memory in line and push the consequences. Raises Tampered, Unavailable, or what storage raises.
 
-        Tampered authority rows hold up neither rotations nor revocations: those are pushed all the same.
+        Tampered authority rows hold up no revocation: what can be believed is acted upon first. Values wait, for
+        nobody knows then who may still have them.
         """
-        tokens = _names(changes, TokenRecord.table.name)
-        leases = _names(changes, LeaseRecord.table.name)
-        self._context.heads.forget(tokens)
+        self._context.heads.forget(_names(changes, TokenRecord.table.name))
         refused: Tampered | None = None
         try:
-            changes = [*changes, *await self._authority.refresh(changes)]
+            told = await self._authority.refresh(changes)
         except Tampered as error:
-            refused = error
-        else:
-            self._authority_changed(
-                workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
-            )
+            refused, told = error, self._authority.pending()
+        changes = [*changes, *told]
+        tokens = _names(changes, TokenRecord.table.name)
+        self._context.heads.forget(tokens)
+        self._authority_changed(
+            workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
+        )
         for token in tokens:
-            self._duties.recheck(self._context.holdings.of_token(token))
-        await self._leases_changed(leases)
+            self._duties.recheck(partial(self._context.holdings.of_token, token), values=refused is None)
+        await self._leases_changed(_names(changes, LeaseRecord.table.name))
         if refused is not None:
             raise refused
 

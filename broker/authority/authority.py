@@ -20,8 +20,9 @@ from broker.authority.manifest import SetDigest
 from broker.authority.reader import Reader
 from broker.authority.request import Request, Writer, signed
 from broker.authority.rowmac import MACED, RowMac
+from broker.authority.untold import Untold
 from broker.clock import Clock
-from broker.errors import Conflict, Unavailable
+from broker.errors import Conflict, Tampered, Unavailable
 from storage.port import Change, Committed, Delete, Storage
 from storage.records import (
     AUTHORITY,
@@ -63,6 +64,8 @@ class Authority:
         self._checker = Checker(reader=reader, follower=follower)
         self._position = position
         self._lock = asyncio.Lock()
+        self._untold = Untold()
+        self._pending: list[Change] = []
         self.admins = self._book(AdminRecord)
         self.data_keys = self._book(DataKeyRecord)
         self.enrolments = self._book(EnrolmentRecord)
@@ -110,7 +113,9 @@ class Authority:
             mac=self._mac, entries=entries, inserts=inserts, updates=updates, deletes=deletes, announce=announce
         )
         if not request.kinds:
-            return await request.write(self._writer, {})
+            committed = await request.write(self._writer, {})
+            self._untold.add(request.announce)
+            return committed
         ledgers = [self._ledgers[kind] for kind in request.kinds]
         async with self._turn():
             for _ in range(COMMIT_TRIES):
@@ -124,6 +129,7 @@ class Authority:
                     continue
                 for ledger in ledgers:
                     ledger.take(steps[ledger.kind])
+                self._untold.add(request.announce)
                 return committed
         raise Unavailable(f"other replicas were faster {COMMIT_TRIES} times; nothing was changed, retry")
 
@@ -133,25 +139,46 @@ class Authority:
         Call it at least every second, with or without changes: it also looks whether a manifest moved that the feed
         said nothing about, so hiding lines of the feed hides nothing.
         changes: what follows in the feed on the changes of the call before; if it raised, the same ones again.
-        Returns those of them that name authority rows, and one more for each other row that this call altered: what
-        listeners should look at. A change shown already (this replica's own commit) is returned all the same.
-        Tampered: storage holds what this cluster did not write; the books keep their last verified rows, and no grant
-        may be given until an operator has mended it. Unavailable: storage did not answer, or the table never stood
-        still; call again.
+        Returns those of them that name authority rows, one more for each other row that this call altered, and one for
+        each row changed by this process that the feed has not named by the second call: what listeners should look at.
+        A change shown already (this replica's own commit) is returned all the same.
+        Tampered: storage holds what this cluster did not write; the books of that table keep their last verified rows,
+        those of the others are up to date (`pending` says what changed), and no grant may be given until an operator
+        has mended it. Unavailable: storage did not answer, or a table never stood still; call again.
         """
-        told = [change for change in changes if change.table in self._by_table]
-        named = {(change.table, change.key) for change in told}
+        named = {(change.table, change.key) for change in changes}
         position = max([self._position, *(change.position for change in changes[-1:])])
+        refused: Tampered | None = None
         async with self._turn():
-            manifests = await self._reader.manifests(list(self._by_table))
+            manifests = await self._manifests()
             for table, ledger in self._by_table.items():
                 keys = {key for name, key in named if name == table}
-                if not keys and manifests[table] == ledger.manifest:
+                if not keys and manifests.get(table) == ledger.manifest:
                     continue
-                altered = await self._follower.follow(ledger, keys, self._position)
-                told += [Change(position, table, key) for key in altered if (table, key) not in named]
+                try:
+                    altered = await self._follower.follow(ledger, keys, self._position)
+                except Tampered as error:
+                    refused = refused or error
+                else:
+                    self._pending += [Change(position, table, key) for key in altered if (table, key) not in named]
+            self._pending += [Change(position, *name) for name in self._untold.look(named)]
+            self._pending += [change for change in changes if change.table in self._by_table]
+            if refused is not None:
+                raise refused
             self._position = position
-        return told
+        return self.pending()
+
+    def pending(self) -> list[Change]:
+        """What the last `refresh` would have returned if it had not raised Tampered; empty when asked again."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    async def _manifests(self) -> dict[str, ManifestRecord]:
+        """The manifests, in one reading; none where one of them cannot be believed, so that each is read by itself."""
+        try:
+            return await self._reader.manifests(list(self._by_table))
+        except Tampered:
+            return {}
 
     async def check(self) -> list[Problem]:
         """Read every authority, token and version row again and say all that is wrong; empty: nothing is.
@@ -163,7 +190,9 @@ class Authority:
         for ledger in self._ledgers.values():
             suspects = await self._checker.suspects(ledger)
             async with self._turn():
-                problems += await self._checker.judge(ledger, suspects, self._position)
+                found, altered = await self._checker.judge(ledger, suspects, self._position)
+                self._untold.add((ledger.kind.table.name, key) for key in altered)
+                problems += found
         return problems + await self._checker.forged()
 
     async def _moved(self, request: Request, ledgers: Collection[Ledger]) -> bool:
@@ -173,7 +202,8 @@ class Authority:
         """
         before = [ledger.manifest for ledger in ledgers]
         for ledger in ledgers:
-            await self._follower.follow(ledger, request.keys(ledger.kind), self._position)
+            altered = await self._follower.follow(ledger, request.keys(ledger.kind), self._position)
+            self._untold.add((ledger.kind.table.name, key) for key in altered)
         return before != [ledger.manifest for ledger in ledgers]
 
     @asynccontextmanager

@@ -56,21 +56,22 @@ class Checker:
             return differing
         return differing.union(ledger.rows.keys() - seen)
 
-    async def judge(self, ledger: Ledger, suspects: Collection[Key], since: int) -> list[Problem]:
-        """Catch up with storage under these keys; what cannot be taken over is a problem.
+    async def judge(
+        self, ledger: Ledger, suspects: Collection[Key], since: int
+    ) -> tuple[list[Problem], frozenset[Key]]:
+        """Catch up with storage under these keys; what cannot be taken over is a problem. Also gives the keys altered.
 
         The caller lets nothing else use the ledger meanwhile.
         """
         try:
-            await self._follower.follow(ledger, suspects, since)
+            return [], await self._follower.follow(ledger, suspects, since)
         except (RowForged, TableAltered, TableRolledBack) as error:
             key = error.key if isinstance(error, RowForged) else ()
             problems = {(key, str(error)): None}
             for suspect in sorted(suspects, key=str)[:PROBLEMS_MAX]:
                 for message in await self._difference(ledger, suspect):
                     problems[suspect, message] = None
-            return [Problem(table=ledger.kind.table.name, key=key, message=text) for key, text in problems]
-        return []
+            return [Problem(table=ledger.kind.table.name, key=key, message=text) for key, text in problems], frozenset()
 
     async def forged(self, kinds: Sequence[type[Record]] = (TokenRecord, VersionRecord)) -> list[Problem]:
         """Every row of these kinds without a valid MAC, at most `PROBLEMS_MAX` of each kind."""

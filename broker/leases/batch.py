@@ -34,12 +34,17 @@ class Batch:
         "now",
         "operations",
         "touched",
+        "trouble",
         "updates",
     )
 
-    def __init__(self, *, context: Context, now: datetime, mono: float, size: int) -> None:
-        """size: how many operations may be decided in it, and so how many lease ids it needs at most."""
+    def __init__(self, *, context: Context, now: datetime, mono: float, size: int, trouble: str) -> None:
+        """size: how many operations may be decided in it, and so how many lease ids it needs at most.
+
+        trouble: why no value may leave now, or "".
+        """
         self.context = context
+        self.trouble = trouble
         self.now = now
         self.ids = time_ordered_ids(now, size)
         self.mono = mono

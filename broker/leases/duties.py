@@ -6,6 +6,8 @@ Each duty only finds what is due and hands operations to the desk.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from functools import partial
 
 import structlog
 
@@ -17,6 +19,7 @@ from broker.leases.ending import End
 from broker.leases.held import Held, Holder
 from broker.leases.renewing import Renewal
 from broker.leases.rotating import Recheck
+from broker.leases.surveying import Find, Survey
 from storage.errors import StorageError
 from storage.records import LeaseRecord
 
@@ -35,6 +38,7 @@ class Duties:
         self._desk = desk
         self._clock = clock
         self._failed: set[Held] = set()
+        self._surveys: list[Survey] = []
 
     async def run(self) -> None:
         """Do all duties until cancelled."""
@@ -44,10 +48,18 @@ class Duties:
             tasks.create_task(self._retry())
             tasks.create_task(self._warm())
 
-    def recheck(self, leases: list[Held]) -> None:
-        """Something about these leases' tokens or authority changed: push, revoke, or leave them."""
+    def recheck(self, find: Find, *, values: bool = True) -> None:
+        """Something about the tokens or the authority of these leases changed: push, revoke, or leave them.
+
+        find: gives the leases. It is asked when whatever is being written now is held, so that a grant on its way is
+        among them. values: whether a value may be pushed at once; if not, that is tried again in a second.
+        """
+        found = partial(self._recheck, values=values)
+        self._desk.submit(Survey(find=find, found=found, failed=self._surveys.append))
+
+    def _recheck(self, leases: Iterable[Held], *, values: bool) -> None:
         for held in leases:
-            self._desk.submit(Recheck(held, failed=self._recheck_failed))
+            self._desk.submit(Recheck(held, failed=self._recheck_failed, values=values))
 
     def _recheck_failed(self, operation: Recheck) -> None:
         self._failed.add(operation.held)
@@ -86,8 +98,11 @@ class Duties:
     async def _retry(self) -> None:
         while True:
             await self._clock.sleep(_RETRY_S)
+            surveys, self._surveys = self._surveys, []
+            for survey in surveys:
+                self._desk.submit(survey)
             failed, self._failed = self._failed, set()
-            self.recheck([held for held in failed if not held.holder.closed])
+            self._recheck((held for held in failed if not held.holder.closed), values=True)
 
     async def _warm(self) -> None:
         """Read token heads ahead, so that the first lease of each token costs what later ones do."""

@@ -39,12 +39,16 @@ def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, en
 class Recheck(Operation):
     """Bring one held lease in line with its token and its authority: push another version, revoke it, or do nothing."""
 
-    __slots__ = ("_failed", "_frame", "_record", "held")
+    __slots__ = ("_failed", "_frame", "_record", "_values", "held")
 
-    def __init__(self, held: Held, *, failed: Callable[[Recheck], None]) -> None:
-        """failed: told when it could not be done now; the lease runs on with the version it has."""
+    def __init__(self, held: Held, *, failed: Callable[[Recheck], None], values: bool = True) -> None:
+        """failed: told when it could not be done now; the lease runs on with the version it has.
+
+        values: False when nobody knows whether what authorises the lease is true; then it may end, and get no value.
+        """
         super().__init__()
         self._failed = failed
+        self._values = values
         self.held = held
         self._record: LeaseRecord | None = None
         self._frame: Rotated | None = None
@@ -71,6 +75,8 @@ class Recheck(Operation):
         if version is None:
             self._revoke(batch, NO_VERSION)
         elif version.version != held.sent:
+            if batch.trouble or not self._values:
+                raise Unavailable(batch.trouble or "stored rows are under suspicion")
             if holder.congested:
                 raise Unavailable("the worker does not read what it was sent before")
             assert head is not None, "a leasable version has a head"
