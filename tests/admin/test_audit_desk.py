@@ -40,7 +40,7 @@ async def test_the_tail_is_whole_whatever_the_page(house, limit) -> None:
         if (after := page.next) is None:
             break
     assert seen == [(1, seq) for seq in range(len(seen) - 1, -1, -1)]
-    assert len(seen) == 1 + 2 + 5
+    assert len(seen) == 2 + 2 + 5  # opened and pinned; keyring and data key; versions
 
 
 async def test_an_exported_archive_verifies_offline(house, tmp_path) -> None:
@@ -60,7 +60,7 @@ async def test_a_live_verification_finds_nothing_wrong(house) -> None:
     await fill(house)
     report = await house.services.audit.verify()
     assert (report.ok, report.problems) == (True, [])
-    assert report.entries == 8
+    assert report.entries == 9
 
 
 async def test_a_live_verification_names_a_forged_row(house) -> None:
