@@ -224,14 +224,15 @@ class Sessions:
         self._recheck(self)
 
     def _recheck(self, sessions: Iterable[Session]) -> None:
-        held: list[Held] = []
+        concerned: list[Session] = []
         for session in sessions:
             row = self._workers.get((session.worker,))
             entitlements = self._grants.for_worker(session.worker, () if row is None else row.groups)
             if entitlements is not session.entitlements:
                 session.entitlements = entitlements
-                held += session.leases.values()
-        self._duties.recheck(held)
+                concerned.append(session)
+        if concerned:
+            self._duties.recheck(lambda: [held for session in concerned for held in session.leases.values()])
 
     def _dismiss(self, worker: str) -> None:
         """Revoke what this worker holds, then close its connections."""
@@ -239,15 +240,24 @@ class Sessions:
             self._let_go(session)
 
     def _let_go(self, session: Session) -> None:
-        self._duties.recheck(list(session.leases.values()))
-        if self._tasks is not None and not session.leaving:
-            session.leaving = True
-            self._tasks.create_task(self._close_when_revoked(session))
+        if self._tasks is None or session.leaving:
+            return
+        session.leaving = True
+        looked = asyncio.Event()
 
-    async def _close_when_revoked(self, session: Session) -> None:
+        def find() -> list[Held]:
+            looked.set()
+            return list(session.leases.values())
+
+        self._duties.recheck(find)
+        self._tasks.create_task(self._close_when_revoked(session, looked))
+
+    async def _close_when_revoked(self, session: Session, looked: asyncio.Event) -> None:
         """The worker hears of the revocation and has half a second to say that it wiped; then the connection closes."""
         deadline = self._clock.monotonic() + 0.5
-        while (session.leases or session.revoking) and self._clock.monotonic() < deadline:
+        while self._clock.monotonic() < deadline:
+            if looked.is_set() and not session.leases and not session.revoking:
+                break
             await self._clock.sleep(0.02)
         self.close(session, CloseCode.FORBIDDEN)
 
