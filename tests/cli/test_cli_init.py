@@ -36,7 +36,7 @@ def test_init_again_changes_no_file(shell: Any, folder: Path) -> None:
     before = [(folder / name).read_bytes() for name in names]
     told = shell.ok("init", "--data-dir", folder)
     assert [(folder / name).read_bytes() for name in names] == before
-    assert told.out.count("there already") == 8
+    assert told.out.count("there already") == 7
 
 
 def test_a_configuration_of_ones_own_keeps_its_lines(shell: Any, tmp_path: Path) -> None:
