@@ -55,7 +55,10 @@ class Context:
             raise NotAllowed("worker_disabled")
         if worker.expires_at is not None and worker.expires_at <= now:
             raise NotAllowed("worker_expired")
-        if not any(key.public_key == holder.public_key for key in worker.keys):
+        for key in worker.keys:
+            if key.public_key == holder.public_key:
+                break
+        else:
             raise NotAllowed("key_removed")
         decision = holder.entitlements.decide(token, now, holder.source)
         if decision.grant is None:
