@@ -34,6 +34,7 @@ from broker.setup.layout import Layout
 from storage.errors import Unavailable
 from storage.port import Change, Commit, Committed, Storage
 from storage.records import GrantRecord, LeaseRecord, SessionRecord, WorkerRecord
+from storage.table import Record
 
 ACTOR = "admin:root"
 
@@ -42,7 +43,7 @@ class Moody:
     """A real storage that can be told to fail. All else passes through.
 
     refuse: commits that are refused. late_s: how long a commit takes to be confirmed after it was written.
-    deaf: the feed cannot be read. gate: what commits wait for before they are written.
+    deaf: the feed cannot be read. hoards: nothing can be pruned. gate: what commits wait for before they are written.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -51,6 +52,7 @@ class Moody:
         self.slow: Callable[[Commit], bool] = lambda commit: True
         self.late_s = 0.0
         self.deaf = False
+        self.hoards = False
         self.gate: asyncio.Event | None = None
         self.waiting = 0
 
@@ -68,6 +70,11 @@ class Moody:
         if self.late_s and slow:
             await asyncio.sleep(self.late_s)
         return committed
+
+    async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = 1000) -> int:
+        if self.hoards:
+            raise Unavailable("the broom is on strike")
+        return await self.inner.prune(kind, column, before, limit)
 
     async def feed(self, after: int, limit: int = 1000) -> list[Change]:
         if self.deaf:
