@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -121,10 +122,19 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-async def test_a_replaced_certificate_is_taken_up_while_serving(
-    secure: Any, prepare: Any, wire: Any, tmp_path: Path
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_replaced_certificate_is_taken_up_while_serving(
+    secure: Any, prepare: Any, wire: Any, tmp_path: Path, loop: str
 ) -> None:
     """Connections live on; one whose handshake was under way proves what it saw; new ones see and bind the new one."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(replace_while_serving(secure, prepare, wire, tmp_path))
+
+
+async def replace_while_serving(secure: Any, prepare: Any, wire: Any, tmp_path: Path) -> None:
     async with secure() as house:
         who = await prepare(house)
         before = digest(tmp_path / "tls.pem")
