@@ -257,7 +257,6 @@ async def test_a_tampered_authority_row_holds_up_no_revocation(house: Any, welco
         assert (await worker.push(within_s=1))["leases"] == [lease]
 
 
-@pytest.mark.xfail(strict=True, reason="the desk lets it pass, and the whole broker ends")
 async def test_an_error_that_nobody_foresaw_ends_one_batch_only(house: Any, welcomed: Any) -> None:
     """A bug in an adapter is `internal` for those whose commit it met; the broker goes on for everybody."""
 
