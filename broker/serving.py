@@ -11,6 +11,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import structlog
 from aiohttp import web
 
 from broker.app import Broker, open_broker
@@ -19,6 +20,11 @@ from broker.errors import StartRefused
 from broker.front import make_app
 from broker.settings import Settings
 from broker.tls import is_loopback
+
+log = structlog.get_logger()
+
+_DRAINED_S = 5.0
+"""Longest wait at shutdown for operations on their way; what has not been answered by then was not acknowledged."""
 
 
 async def serve(
@@ -50,7 +56,11 @@ async def serve(
                 ready(url)
                 await stop.wait()
                 await broker.sessions.drain()
-            await broker.desk.drained()
+            try:
+                async with asyncio.timeout(_DRAINED_S):
+                    await broker.desk.drained()
+            except TimeoutError:
+                log.warning("desk_not_drained", waited_s=_DRAINED_S)
         finally:
             for task in loops:
                 task.cancel()

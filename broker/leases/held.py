@@ -101,8 +101,9 @@ class Holdings:
 
     def drop(self, held: Held) -> None:
         """Forget a lease; harmless when it is forgotten already."""
-        if self.by_lease.pop(held.record.lease, None) is None:
+        if self.by_lease.get(held.record.lease) is not held:
             return
+        del self.by_lease[held.record.lease]
         if held.holder.leases.get(held.record.token) is held:
             del held.holder.leases[held.record.token]
 

@@ -86,7 +86,8 @@ class FrameSocket:
         except (ClientError, OSError) as error:
             raise ConnectionLost(f"the connection ended: {type(error).__name__}") from error
         if message.type in _ENDED:
-            raise self._ended()
+            # aiohttp forgets the code when the connection is gone before it could answer the close frame.
+            raise self._ended(message.data if message.type is WSMsgType.CLOSE else self._websocket.close_code)
         if self._elapsed() - self._heard_at > within_s:
             raise ConnectionLost(f"this process slept for more than {within_s:g} s")
         self._heard_at = self._elapsed()
@@ -119,8 +120,7 @@ class FrameSocket:
         except (TimeoutError, ClientError, OSError) as error:
             raise ConnectionLost(f"the connection ended: {type(error).__name__}") from error
 
-    def _ended(self) -> BrokerError:
-        code = self._websocket.close_code
+    def _ended(self, code: int | None) -> BrokerError:
         refused = CLOSES.get(code or 0)
         if refused is not None:
             return refused()
