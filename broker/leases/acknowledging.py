@@ -23,7 +23,7 @@ class Acknowledge(Operation):
     __slots__ = ("_held", "_record", "detail", "holder", "lease", "status", "version")
 
     def __init__(self, *, holder: Holder, lease: str, status: AckStatus, version: int, detail: str) -> None:
-        super().__init__()
+        super().__init__(line=holder.worker)
         self.holder = holder
         self.lease = lease
         self.status = status

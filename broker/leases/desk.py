@@ -8,26 +8,22 @@ a lock. What an operation means stands in its own file; fetching what is not in 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import structlog
-
 from broker.audit.entries import Entry
 from broker.clock import Clock
-from broker.errors import BrokerError, Conflict, Denied, NotFound, RateLimited, Unavailable
-from broker.ids import random_id
+from broker.errors import BadRequest, BrokerError, Conflict, Denied, NotFound, RateLimited, Unavailable
 from broker.leases.batch import Batch
+from broker.leases.bugs import bug
 from broker.leases.context import Context
 from broker.leases.fetching import Fetching
 from broker.leases.granting import Grant
 from broker.leases.operation import Missing, Operation
 from broker.leases.refusals import Refusals
+from broker.leases.waiting import Waiting
 from storage.port import Committed, Delete
 from storage.table import Key, Record
-
-log = structlog.get_logger()
 
 
 class Writer(Protocol):
@@ -58,7 +54,7 @@ class Counts:
 
 
 class Desk:
-    """Takes operations with `submit` and carries them out, in the order they came, in `run`."""
+    """Takes operations with `submit` and carries them out in `run`: those of one worker in the order they came."""
 
     def __init__(self, *, context: Context, writer: Writer, clock: Clock, trouble: Callable[[], str]) -> None:
         """trouble: why nothing may be handed out now (a stale feed, rows that were tampered with), or ""."""
@@ -66,7 +62,7 @@ class Desk:
         self._writer = writer
         self._clock = clock
         self._trouble = trouble
-        self._queue: deque[Operation] = deque()
+        self._waiting = Waiting(bound=context.settings.queue_max)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._refusals = Refusals()
@@ -74,17 +70,16 @@ class Desk:
         self.counts = Counts()
 
     def submit(self, operation: Operation) -> None:
-        """Queue an operation. Beyond `queue_max` waiting ones it fails at once with RateLimited."""
-        if len(self._queue) >= self._context.settings.queue_max:
-            operation.fail(RateLimited("the broker has too many requests waiting", retry_after_s=0.5))
-            return
-        self._queue.append(operation)
-        self._wake.set()
+        """Queue an operation. Where there is no room for it, it fails at once with RateLimited."""
+        if self._waiting.add(operation):
+            self._wake.set()
+        else:
+            self._fail(operation, RateLimited("the broker has too many requests waiting", retry_after_s=0.5))
 
     def _again(self, operation: Operation, error: BrokerError | None) -> None:
         """Back from fetching: decide anew, or fail with what fetching met."""
         if error is None:
-            self._queue.append(operation)
+            self._waiting.go_on(operation)
             self._wake.set()
         else:
             self._fail(operation, error)
@@ -98,29 +93,34 @@ class Desk:
                 await self._wake.wait()
                 self._wake.clear()
                 self._idle.clear()
-                while self._queue:
+                while self._waiting:
                     await self._carry_out(self._take())
 
     async def drained(self) -> None:
         """Return when nothing waits, nothing is being fetched and nothing is being written."""
-        while self._queue or self._fetching.busy or not self._idle.is_set():
+        while self._waiting or self._fetching.busy or not self._idle.is_set():
             await self._idle.wait()
             await asyncio.sleep(0)
 
     def _take(self) -> list[Operation]:
-        queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), self._context.settings.batch_max))]
+        settings = self._context.settings
+        return self._waiting.take(operations_max=settings.batch_max, leases_max=settings.batch_leases_max)
 
     async def _carry_out(self, operations: list[Operation]) -> None:
         batch = self._decide(operations)
         try:
             await self._write(batch)
-        except Conflict:
-            # Another replica changed one of these leases. Alone, each finds out for itself.
+        except (Conflict, BadRequest):
+            # Another replica changed one of these leases, or one entry has no place in the log. Alone, each finds out
+            # for itself.
             await self._one_by_one(batch.operations)
         except BrokerError as error:
             for operation in batch.operations:
                 self._fail(operation, error)
+        except Exception as error:  # noqa: BLE001 - as in _decide
+            told = bug(error)
+            for operation in batch.operations:
+                self._fail(operation, told)
         else:
             self._finish(batch)
         finally:
@@ -146,16 +146,16 @@ class Desk:
             except BrokerError as error:
                 self._refuse(batch, operation, error)
             except Exception as error:  # noqa: BLE001 - a bug in one operation must not end everybody's leases
-                self._fail(operation, _bug(error))
+                self._fail(operation, bug(error))
             else:
                 batch.touched.update(touches)
                 batch.operations.append(operation)
-        if later:
-            self._queue.extendleft(reversed(later))
+        self._waiting.put_back(later)
         return batch
 
     async def _write(self, batch: Batch) -> None:
         if not (batch.entries or batch.inserts or batch.updates):
+            await asyncio.sleep(0)  # else nobody else would run until nothing waits any more
             return
         self.counts.batches += 1
         await self._writer.commit(batch.entries, inserts=batch.inserts, updates=batch.updates, announce=batch.announce)
@@ -171,6 +171,9 @@ class Desk:
             except BrokerError as error:
                 if batch.operations:
                     self._fail(operation, error)
+            except Exception as error:  # noqa: BLE001 - as in _decide
+                if batch.operations:
+                    self._fail(operation, bug(error))
             else:
                 self._finish(batch)
             finally:
@@ -183,7 +186,7 @@ class Desk:
             try:
                 operation.done(batch)
             except Exception as error:  # noqa: BLE001 - as in _decide
-                self._fail(operation, _bug(error))
+                self._fail(operation, bug(error))
 
     def _refuse(self, batch: Batch, operation: Operation, error: BrokerError) -> None:
         if isinstance(operation, Grant) and isinstance(error, (Denied, NotFound)):
@@ -195,10 +198,3 @@ class Desk:
     def _fail(self, operation: Operation, error: BrokerError) -> None:
         self.counts.failed[error.code] = self.counts.failed.get(error.code, 0) + 1
         operation.fail(error)
-
-
-def _bug(error: Exception) -> BrokerError:
-    """Our bug, logged under a reference that the answer names. The traceback stays in the log."""
-    reference = random_id()
-    log.error("lease_operation_failed", reference=reference, exc_info=error)
-    return BrokerError(f"internal error; the broker's log has it under {reference}")

@@ -26,7 +26,7 @@ class End(Operation):
         self, *, rows: Sequence[LeaseRecord], state: Literal["revoked", "expired"], reason: str, actor: str
     ) -> None:
         """rows: as storage had them a moment ago; if one has changed since, they are read again."""
-        super().__init__()
+        super().__init__(leases_named=len(rows))
         self.leases = tuple(row.lease for row in rows)
         self.fetched = {row.lease: row for row in rows}
         self.state = state

@@ -27,7 +27,7 @@ class Grant(Operation):
     gives = True
 
     def __init__(self, *, holder: Holder, request_id: int, token: str, ttl_s: float | None) -> None:
-        super().__init__()
+        super().__init__(line=holder.worker)
         self.holder = holder
         self.id = request_id
         self.token = token

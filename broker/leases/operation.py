@@ -46,13 +46,16 @@ class Operation(ABC):
     longer can raise; memory changes in `done`.
     """
 
-    __slots__ = ("attempts", "fetched")
+    __slots__ = ("attempts", "fetched", "leases_named", "line")
 
     ATTEMPTS_MAX: ClassVar[int] = 16
     gives: ClassVar[bool] = False
     """Whether it hands out a value or extends a right: refused while the replica may not serve."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, line: str = "", leases_named: int = 1) -> None:
+        """line: the worker whose turn this takes; "" for what the broker does on its own. leases_named: how many."""
+        self.line = line
+        self.leases_named = leases_named
         self.attempts = 0
         self.fetched: Mapping[str, LeaseRecord | None] = _NOTHING
 

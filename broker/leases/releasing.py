@@ -19,7 +19,7 @@ class Release(Operation):
     __slots__ = ("_ended", "holder", "id", "leases")
 
     def __init__(self, *, holder: Holder, leases: tuple[str, ...], request_id: int) -> None:
-        super().__init__()
+        super().__init__(line=holder.worker, leases_named=len(leases))
         self.holder = holder
         self.id = request_id
         self.leases = leases

@@ -45,7 +45,7 @@ class Resume(Operation):
     gives = True
 
     def __init__(self, *, holder: Holder, stated: dict[str, int], request_id: int) -> None:
-        super().__init__()
+        super().__init__(line=holder.worker, leases_named=len(stated))
         self.holder = holder
         self.id = request_id
         self.stated = stated

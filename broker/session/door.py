@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 _UNAUTHENTICATED: Final = ENCODER.encode(Error(code=ErrorCode.UNAUTHENTICATED))
 _PAUSE_S: Final = 0.05
+_FRAMES_AT_ONCE: Final = 32
+"""Frames of one worker, all its sessions together, that are taken before everybody else has had a turn."""
 _CLOSE_S: Final = 2.0
 """How long a closing connection may take to answer, and to read what was written to it."""
 
@@ -190,9 +192,11 @@ class Door:
 
     async def _serve(self, session: Session, socket: web.WebSocketResponse, request: web.Request) -> None:
         """Carry frames until the connection ends, whoever ends it."""
+        left = 1
         try:
             while True:
                 message = await socket.receive()
+                left -= 1
                 if message.type is WSMsgType.TEXT:
                     # What was sent behind the frame that made us close is not taken.
                     if not session.closing:
@@ -204,6 +208,10 @@ class Door:
                     break
                 while session.congested and not socket.closed:
                     await self._clock.sleep(_PAUSE_S)
+                if not left:
+                    # What lies ready is received without a pause, and a flood of it would leave no time for others.
+                    await asyncio.sleep(0)
+                    left = max(1, _FRAMES_AT_ONCE // (len(self._sessions.of_worker(session.worker)) or 1))
         except ConnectionError:
             pass
         finally:

@@ -42,6 +42,8 @@ from tokenbroker_client.wire import (
 )
 
 _GONE_MAX: Final = 256
+_NAMED_MAX: Final = 2048
+"""Leases that the unanswered requests of one session may name together: two full frames."""
 _ACKS_MAX: Final = 2048
 """Acknowledgements of one session that may wait for the desk: two for each lease it may hold."""
 
@@ -69,6 +71,7 @@ class Session:
         "_in_flight",
         "_loop",
         "_malformed",
+        "_named",
         "_settings",
         "_slow",
         "_transport",
@@ -115,7 +118,8 @@ class Session:
         self._desk = desk
         self._closes = closes
         self._settings = settings
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, int] = {}
+        self._named = 0
         self._gone: dict[str, GoneCode] = {}
         self._malformed = 0
         self._acks = 0
@@ -140,7 +144,7 @@ class Session:
             self._acknowledge(request)
         elif isinstance(request, (Hello, Prove)):
             self.malformed("the handshake is over", None)
-        elif self._admit(request.id):
+        elif self._admit(request.id, leases_named=len(request.leases)):
             self._desk.submit(self._batch_request(request))
 
     def _acknowledge(self, ack: Ack) -> None:
@@ -170,7 +174,7 @@ class Session:
         stated = {lease.lease: lease.version for lease in request.leases}
         return Resume(holder=self, stated=stated, request_id=request.id)
 
-    def _admit(self, request_id: int) -> bool:
+    def _admit(self, request_id: int, *, leases_named: int = 0) -> bool:
         if request_id in self._in_flight:
             # Without the id: an answer that carries it belongs to the request that is in flight.
             self._complain(BadRequest(f"request id {request_id} is in flight; ids are unique until answered"), None)
@@ -179,7 +183,14 @@ class Session:
             limit = RateLimited(f"at most {IN_FLIGHT_MAX} requests may be in flight; await answers", retry_after_s=0.1)
             self._complain(limit, request_id)
             return False
-        self._in_flight.add(request_id)
+        if self._named + leases_named > _NAMED_MAX:
+            named = RateLimited(
+                f"unanswered requests may name at most {_NAMED_MAX} leases together; await answers", retry_after_s=0.1
+            )
+            self._complain(named, request_id)
+            return False
+        self._in_flight[request_id] = leases_named
+        self._named += leases_named
         return True
 
     def malformed(self, why: str, request_id: int | None) -> None:
@@ -195,7 +206,7 @@ class Session:
 
     def answer(self, request_id: int, frame: bytes) -> None:
         """Write the answer to a request and let its id be used again."""
-        self._in_flight.discard(request_id)
+        self._named -= self._in_flight.pop(request_id, 0)
         self.send(frame)
 
     def send(self, frame: bytes) -> None:

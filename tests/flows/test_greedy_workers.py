@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from broker.admin.put import NewVersion
+from broker.leases.terms import WORTH_RENEWING_S
 from storage.errors import OutOfBounds
 from storage.port import Commit
 from storage.records import LeaseRecord
@@ -72,6 +74,7 @@ async def test_a_batch_never_grows_beyond_what_a_commit_can_hold(open_house: Any
         workers = [await stack.enter_async_context(welcomed(house)) for _ in range(5)]
         held = [[(await worker.lease(f"github/t{n}", ttl_s=30))["lease"] for n in range(4)] for worker in workers]
         sizes: list[int] = []
+        await asyncio.sleep(WORTH_RENEWING_S * 2)
 
         def seen(commit: Commit) -> bool:
             sizes.append(written(commit))

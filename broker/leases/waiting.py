@@ -1,0 +1,96 @@
+"""What waits for the desk: the broker's own operations first, then those of each worker in turn.
+
+So a worker that asks for much, or for the same again and again, waits for itself, and neither revocations nor others
+wait for it. Deciding and writing is the desk's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from broker.leases.operation import Operation
+
+_OWN: Final = ""
+
+
+class Waiting:
+    """Operations by line: one line for the broker itself, one for each worker that waits; in a line, as they came.
+
+    bound: operations of all workers. At it, only workers with less than their share of it may add one. One worker has
+    at most a quarter of it, the broker itself four times as many.
+    """
+
+    def __init__(self, *, bound: int) -> None:
+        self._bound = bound
+        self._own: deque[Operation] = deque()
+        self._lines: dict[str, deque[Operation]] = {}
+        self._turns: deque[str] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._own) + self._count
+
+    def add(self, operation: Operation) -> bool:
+        """Take it in, last in its line; False: there is no room for it."""
+        name = operation.line
+        if name == _OWN:
+            if len(self._own) >= 4 * self._bound:
+                return False
+            self._own.append(operation)
+            return True
+        waits = len(self._lines.get(name, ()))
+        if 4 * waits >= self._bound or (self._count >= self._bound and waits * (len(self._lines) + 1) >= self._bound):
+            return False
+        self.go_on(operation)
+        return True
+
+    def go_on(self, operation: Operation) -> None:
+        """As `add`, for one that was taken in before, and is decided once more: there is always room for it."""
+        if operation.line == _OWN:
+            self._own.append(operation)
+        else:
+            self._line(operation.line).append(operation)
+            self._count += 1
+
+    def put_back(self, operations: Iterable[Operation]) -> None:
+        """These were taken, and did not fit with others that were: first in their lines, in this order."""
+        for operation in reversed(list(operations)):
+            if operation.line == _OWN:
+                self._own.appendleft(operation)
+            else:
+                self._line(operation.line).appendleft(operation)
+                self._count += 1
+
+    def take(self, *, operations_max: int, leases_max: int) -> list[Operation]:
+        """The next ones: at least one, and no more than name `leases_max` leases together, unless it is one alone.
+
+        While workers wait, the broker's own have half of the room.
+        """
+        taken: list[Operation] = []
+        share = 2 if self._turns else 1
+        room = leases_max // share
+        while self._own and len(taken) < operations_max // share and (room >= self._own[0].leases_named or not taken):
+            taken.append(self._own.popleft())
+            room -= taken[-1].leases_named
+        room += leases_max - leases_max // share
+        while self._turns and len(taken) < operations_max:
+            line = self._lines[self._turns[0]]
+            if room < line[0].leases_named and taken:
+                break
+            taken.append(line.popleft())
+            room -= taken[-1].leases_named
+            self._count -= 1
+            if line:
+                self._turns.rotate(-1)
+            else:
+                del self._lines[self._turns.popleft()]
+        return taken
+
+    def _line(self, name: str) -> deque[Operation]:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = deque()
+            self._turns.append(name)
+        return line
