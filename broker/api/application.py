@@ -54,7 +54,7 @@ def make_api(
         limits=limits,
         clock=clock,
     )
-    keys = KeyDesk(stored=services.stored, clock=clock)
+    keys = KeyDesk(stored=services.stored, clock=clock, request_key=services.request_key)
     dispatcher = Dispatcher(services=services, gate=gate, keys=keys, source=source)
     observer = RequestMetrics(registry)
     app = web.Application(

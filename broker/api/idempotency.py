@@ -1,11 +1,13 @@
 """Make a repeated creation harmless: what an Idempotency-Key made is committed beside the thing itself.
 
-Only the name of what was made is kept, never an answer, so no secret is. Showing it again is the route's.
+Only the name of what was made is kept, never an answer, so no secret is. Showing it again is the route's. A request may
+hold a value that can be guessed, so what is kept of it is a MAC: a plain hash would let whoever has a copy of the
+database try guesses.
 """
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import re
 from datetime import timedelta
 from typing import Final
@@ -57,11 +59,12 @@ class Ticket:
 
 
 class KeyDesk:
-    """Finds what keys made. Keys belong to the admin who sent them."""
+    """Finds what keys made. Keys belong to the admin who sent them. request_key: 32 bytes, the same everywhere."""
 
-    def __init__(self, *, stored: Stored, clock: Clock) -> None:
+    def __init__(self, *, stored: Stored, clock: Clock, request_key: bytes) -> None:
         self._stored = stored
         self._clock = clock
+        self._request_key = request_key
 
     def ticket(self, *, admin: str, key: str, method: str, target: str, body: bytes, status: int) -> Ticket:
         """The ticket of this request. BadRequest: not a key."""
@@ -70,7 +73,7 @@ class KeyDesk:
         fresh = IdempotencyRecord(
             admin=admin,
             idempotency_key=key,
-            request_sha256=_fingerprint(method, target, body),
+            request_sha256=_fingerprint(self._request_key, method, target, body),
             status=status,
             location="",
             expires_at=self._clock.now() + KEPT,
@@ -78,8 +81,8 @@ class KeyDesk:
         return Ticket(fresh=fresh, stored=self._stored)
 
 
-def _fingerprint(method: str, target: str, body: bytes) -> bytes:
-    digest = hashlib.sha256()
+def _fingerprint(key: bytes, method: str, target: str, body: bytes) -> bytes:
+    digest = hmac.new(key, digestmod="sha256")
     for part in (method.encode(), target.encode(), body):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from broker.admin.admins import AdminAdmin
 from broker.admin.audit_desk import AuditDesk
@@ -26,6 +27,9 @@ from broker.clock import Clock
 from broker.vault.vault import Vault
 from storage.port import Storage
 
+REQUEST_KEY: Final = "request-fingerprint"
+"""The label under which the key for fingerprints of requests is derived from the root key."""
+
 Facts = Mapping[str, str | int | float | bool]
 
 
@@ -41,9 +45,10 @@ async def settled_at_once() -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
     """The services behind the API. facts: what `status` tells besides. settled: returns when this replica acts on
-    every change committed before the call."""
+    every change committed before the call. request_key: what fingerprints of requests are made with."""
 
     cluster_id: str
+    request_key: bytes = field(repr=False)
     instance: str
     clock: Clock
     authority: Authority
@@ -68,6 +73,7 @@ class Services:
 def make_services(
     *,
     cluster_id: str,
+    derive: Callable[[str], bytes],
     instance: str,
     clock: Clock,
     authority: Authority,
@@ -82,8 +88,8 @@ def make_services(
 ) -> Services:
     """Build every admin service from what they share.
 
-    vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
-    streams are prepared in it.
+    derive: 32 bytes for each label, out of the cluster's root key. vkey: the verifier key of the audit log. scratch: a
+    folder of the broker's own, on a disk with room for a backup; streams are prepared in it.
     """
     stored = Stored(storage=storage)
     book = TokenBook(stored=stored, authority=authority)
@@ -91,6 +97,7 @@ def make_services(
     sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
     return Services(
         cluster_id=cluster_id,
+        request_key=derive(REQUEST_KEY),
         instance=instance,
         clock=clock,
         authority=authority,

@@ -72,6 +72,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         desk = tasks.create_task(broker.desk.run())
         services = make_services(
             cluster_id=broker.root.cluster_id,
+            derive=broker.root.derive,
             instance=settings.instance,
             clock=clock,
             authority=broker.authority,

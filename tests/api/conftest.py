@@ -107,6 +107,7 @@ def open_site(tmp_path: Path) -> OpenSite:
             desk = tasks.create_task(broker.desk.run())
             services = make_services(
                 cluster_id=broker.root.cluster_id,
+                derive=broker.root.derive,
                 instance=settings.instance,
                 clock=clock,
                 authority=broker.authority,

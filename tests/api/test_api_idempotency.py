@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import json
 from datetime import timedelta
 
 import pytest
+
+from broker.api.services import REQUEST_KEY
+from storage.records import IdempotencyRecord
 
 GRANT = {"subject": "group:ci", "pattern": "github/*"}
 
@@ -100,3 +106,14 @@ async def test_an_operation_that_takes_no_key_says_so(site) -> None:
 async def test_malformed_keys_are_refused(site, key) -> None:
     """A key has 1 to 128 visible ASCII characters."""
     assert (await grant(site, key=key)).code == "bad_request"
+
+
+async def test_what_is_kept_of_a_request_cannot_be_guessed_at(site) -> None:
+    """A copy of the database has no plain hash of a request, which may hold a short password, but one under a key."""
+    path, body = "/v1/tokens/db/admin/-/versions", {"value": "hunter2"}
+    await site.ask("POST", path, body, Idempotency_Key="k-1")
+    (row,) = (await site.broker.storage.select(IdempotencyRecord)).records
+    parts = (b"POST", path.encode(), json.dumps(body).encode())
+    request = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    assert row.request_sha256 != hashlib.sha256(request).digest()
+    assert row.request_sha256 == hmac.digest(site.broker.root.derive(REQUEST_KEY), request, "sha256")

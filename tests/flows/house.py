@@ -249,6 +249,7 @@ async def open_house(
             url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
             services = make_services(
                 cluster_id=broker.root.cluster_id,
+                derive=broker.root.derive,
                 instance=settings.instance,
                 clock=broker.clock,
                 authority=broker.authority,
