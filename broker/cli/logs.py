@@ -1,6 +1,7 @@
 """Where log lines go and how they look: standard error, one line an event. What is logged is decided where it happens.
 
-Tracebacks leave out local variables, which may hold a value.
+Tracebacks leave out local variables, which may hold a value. Requests that are no HTTP are left out whole: the server
+would log a traceback for each, with the bytes that it could not read, and those may be a credential.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from typing import Literal
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -42,4 +44,10 @@ def configure_logs(*, level: Level, style: Literal["console", "json"] = "console
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a record of the HTTP server tells of a fault of ours, and not of a peer that speaks no HTTP."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
