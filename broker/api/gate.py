@@ -8,11 +8,12 @@ from typing import Final
 
 from broker.admin.credentials import credential_sha256
 from broker.admin.roles import Role
-from broker.api.limits import ApiLimits, Buckets, Rate, source_key
+from broker.api.limits import ApiLimits, Buckets, Rate
 from broker.api.refusals import Refusals
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import Denied, Unauthenticated
+from broker.sources import source_key
 from storage.records import AdminRecord
 
 _BEARER: Final = re.compile(r"bearer +([!-~]{1,256})", re.IGNORECASE)

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -27,6 +28,7 @@ from broker.session.handshake import NONCE_BYTES, Handshake, Malformed, Refused,
 from broker.session.session import Session
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
+from broker.sources import source_key
 from kms.port import Caller
 from storage.records import SessionRecord, WorkerRecord
 from tokenbroker_client.wire import ENCODER, FRAME_BYTES_MAX, SUBPROTOCOL, CloseCode, Error, ErrorCode, Welcome
@@ -75,6 +77,7 @@ class Door:
         self._bindings = bindings
         self._attempts = Attempts(clock=clock, failures_max=settings.failures_max, failures_s=settings.failures_s)
         self._unproved = 0
+        self._unproved_by: Counter[str] = Counter()
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Serve one connection from upgrade to close."""
@@ -91,7 +94,7 @@ class Door:
         )
         await socket.prepare(request)
         source = request.remote or ""
-        if self._attempts.barred(source):
+        if not self._settings.bindings and self._attempts.barred(source):
             await _turn_away(socket, b"", CloseCode.TOO_MANY)
             return socket
         session = await self._let_in(request, socket, source)
@@ -106,14 +109,37 @@ class Door:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
             return web.Response(status=400, text=f"upgrade to a WebSocket with subprotocol {SUBPROTOCOL}\n")
-        if self._sessions.draining or self._unproved >= self._settings.handshakes_max:
+        if self._sessions.draining or self._crowded(source_key(request.remote or "")):
             return web.Response(status=503, headers={"Retry-After": "1"}, text="too many connections at once\n")
         return None
+
+    def _crowded(self, key: str) -> bool:
+        """Whether as many as may are on their way in, from everywhere or from this source."""
+        if self._unproved >= self._settings.handshakes_max:
+            return True
+        return not self._settings.bindings and self._unproved_by[key] >= self._settings.handshakes_per_source_max
+
+    @contextlib.contextmanager
+    def _on_its_way(self, key: str) -> Iterator[None]:
+        self._unproved += 1
+        self._unproved_by[key] += 1
+        try:
+            yield
+        finally:
+            self._unproved -= 1
+            self._unproved_by[key] -= 1
+            if not self._unproved_by[key]:
+                del self._unproved_by[key]
 
     async def _let_in(self, request: web.Request, socket: web.WebSocketResponse, source: str) -> Session | None:
         """Carry out the handshake; None when it failed and the connection is closed."""
         handshake = Handshake(cluster=self._cluster, nonce=os.urandom(NONCE_BYTES), bindings=self._bindings_of(request))
-        self._unproved += 1
+        with self._on_its_way(source_key(source)):
+            return await self._welcomed(request, socket, source, handshake)
+
+    async def _welcomed(
+        self, request: web.Request, socket: web.WebSocketResponse, source: str, handshake: Handshake
+    ) -> Session | None:
         try:
             async with asyncio.timeout(self._settings.handshake_s):
                 return await self._shake_hands(request, socket, source, handshake)
@@ -133,8 +159,6 @@ class Door:
             await _turn_away(socket, error_frame(error), CloseCode.GOING_AWAY)
         except (_Left, ConnectionError):
             pass
-        finally:
-            self._unproved -= 1
         return None
 
     async def _shake_hands(

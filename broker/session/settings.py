@@ -10,8 +10,10 @@ class SessionSettings:
     """Bounds and their meanings.
 
     bindings: SHA-256 digests of further leaf certificates that clients may see, such as a TLS-terminating proxy's.
-    handshakes_max: connections that may be unproved at once; beyond: 503. failures_max: failed handshakes of one
-    address within failures_s; beyond: close 4429 before any cryptography. sessions_per_worker_max: beyond: close 4429.
+    handshakes_max: connections that may be unproved at once, handshakes_per_source_max: those of one source; beyond:
+    503. failures_max: failed handshakes of one source within failures_s; beyond: close 4429 before any cryptography. A
+    source is an IPv4 address or an IPv6 network of 64 bits. Where bindings name a proxy, all workers share its address,
+    so nothing is counted by source. sessions_per_worker_max: beyond: close 4429.
     backlog_bytes: unread answers at which reading and pushes of values pause; a worker that leaves them unread for
     backlog_s is cut off, one with backlog_bytes_max at once. record_retention_s: how long ended sessions stay on
     record.
@@ -20,6 +22,7 @@ class SessionSettings:
     heartbeat_s: float = 20.0
     handshake_s: float = 5.0
     handshakes_max: int = 2048
+    handshakes_per_source_max: int = 512
     failures_max: int = 30
     failures_s: float = 60.0
     sessions_per_worker_max: int = 64

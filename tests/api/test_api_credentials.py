@@ -7,11 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from broker.api.limits import ApiLimits, Buckets, Rate, source_key
+from broker.api.limits import ApiLimits, Buckets, Rate
 from broker.audit.encoding import decode
 from broker.audit.entries import AdminRefused
 from broker.clock import FakeClock
 from broker.errors import RateLimited
+from broker.sources import source_key
 
 FEW = ApiLimits(
     credential=Rate(per_s=1.0, burst=5), address=Rate(per_s=10.0, burst=50), failures=Rate(per_s=0.5, burst=3)

@@ -202,6 +202,35 @@ async def test_unproved_connections_are_bounded(open_house: Any, prepare: Any, w
             assert (await third.handshake(who))["type"] == "welcome"
 
 
+async def test_one_source_does_not_take_every_place(open_house: Any, prepare: Any, wire: Any) -> None:
+    """One address has its part of the unproved connections; the rest stays for others."""
+    async with open_house(session={"handshakes_per_source_max": 1}) as house:
+        who = await prepare(house)
+        async with wire.dial(house.url) as first:
+            await first.hello(who, os.urandom(32))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with wire.dial(house.url):
+                    pass
+            assert refused.value.status == 503
+        await house.until(lambda: house.broker.door._unproved == 0)
+        assert not house.broker.door._unproved_by
+        async with wire.dial(house.url) as second:
+            assert (await second.handshake(who))["type"] == "welcome"
+
+
+async def test_behind_a_proxy_one_stranger_locks_nobody_out(open_house: Any, prepare: Any, wire: Any) -> None:
+    """All workers come from the proxy's address, so failures from there say nothing of whoever comes next."""
+    bounds = {"failures_max": 1, "handshakes_per_source_max": 1, "bindings": (bytes(32),)}
+    async with open_house(session=bounds) as house:
+        who = await prepare(house)
+        for _ in range(3):
+            async with wire.dial(house.url) as stranger:
+                assert (await stranger.handshake(wire.Identity("ghost")))["code"] == "unauthenticated"
+        async with wire.dial(house.url) as slow, wire.dial(house.url) as worker:
+            await slow.hello(who, os.urandom(32))
+            assert (await worker.handshake(who))["type"] == "welcome"
+
+
 async def test_one_who_does_not_answer_the_close_frees_its_place(open_house: Any, prepare: Any, wire: Any) -> None:
     """A refused peer that keeps its end open holds no place among the unproved, nor its connection, for long."""
     async with open_house(session={"handshakes_max": 1, "handshake_s": 0.2}) as house:

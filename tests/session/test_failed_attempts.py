@@ -60,10 +60,37 @@ async def test_addresses_are_bounded_and_the_oldest_leave_first() -> None:
     """A flood of addresses makes the broker forget old ones, not grow."""
     tries = attempts(FakeClock())
     for _ in range(3):
-        tries.failed("first", "signature", "ci-1")
+        tries.failed("10.9.9.9", "signature", "ci-1")
     for number in range(8191):
-        tries.failed(f"flood-{number}", "signature", "ci-1")
-    assert tries.barred("first")
-    tries.failed("one-more", "signature", "ci-1")
-    assert not tries.barred("first")
+        tries.failed(f"10.1.{number // 256}.{number % 256}", "signature", "ci-1")
+    assert tries.barred("10.9.9.9")
+    tries.failed("10.8.8.8", "signature", "ci-1")
+    assert not tries.barred("10.9.9.9")
     assert max(len(tries._failures), len(tries._noted)) <= 8192
+
+
+async def test_one_network_of_ipv6_is_one_source() -> None:
+    """Whoever has a network of 64 bits has as many addresses as he likes, and one account of failures."""
+    tries = attempts(FakeClock())
+    entries = [tries.failed(f"2001:db8::{number:x}", "signature", "ci-1") for number in range(1, 4)]
+    assert tries.barred("2001:db8::ffff")
+    assert not tries.barred("2001:db8:0:1::1")
+    assert [entry.source for entry in entries if entry is not None] == ["2001:db8::1"]
+
+
+async def test_whoever_has_many_addresses_fills_no_log() -> None:
+    """All sources together get fifty entries at once and then two a second; what had none is counted by the next."""
+    clock = FakeClock()
+    tries = attempts(clock)
+
+    def flood() -> int:
+        tried = (tries.failed(f"10.1.{number // 256}.{number % 256}", "deadline", "") for number in range(1000))
+        return sum(entry is not None for entry in tried)
+
+    assert flood() == 50
+    assert flood() == 0
+    await clock.advance(10.0)
+    last = tries.failed("10.1.3.231", "deadline", "")
+    assert last is not None
+    assert last.count == 3
+    assert flood() == 19
