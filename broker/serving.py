@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -18,11 +19,14 @@ from broker.app import Broker, open_broker
 from broker.clock import Clock
 from broker.errors import StartRefused
 from broker.front import make_app
+from broker.idle import IdleConnections
 from broker.settings import Settings
 from broker.tls import is_loopback
 
 log = structlog.get_logger()
 
+_TLS_S = 5.0
+"""Longest time for the handshake of TLS, which comes before anything is known of a peer."""
 _DRAINED_S = 5.0
 """Longest wait at shutdown for operations on their way; what has not been answered by then was not acknowledged."""
 
@@ -81,17 +85,36 @@ def _spare_the_collector() -> None:
 async def listening(broker: Broker, host: str, port: int) -> AsyncIterator[str]:
     """Accept connections while the context lasts; gives the base URL. StartRefused: the address cannot be had."""
     app = make_app(broker)
+    idle = IdleConnections()
+    app.middlewares.insert(0, idle.middleware)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=False)
     await runner.setup()
+    assert runner.server is not None, "it was set up"
+    tls = None if broker.certificate is None else broker.certificate.outer
     try:
-        tls = None if broker.certificate is None else broker.certificate.outer
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=4096, reuse_address=True)
+        listener = await _bound(runner.server, host, port, tls)
         try:
-            await site.start()
-        except OSError as error:
-            raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-        bound = runner.addresses[0][1]
-        shown = f"[{host}]" if ":" in host else host
-        yield f"{'http' if tls is None else 'https'}://{shown}:{bound}"
+            bound = listener.sockets[0].getsockname()[1]
+            shown = f"[{host}]" if ":" in host else host
+            with idle.watching(runner.server):
+                yield f"{'http' if tls is None else 'https'}://{shown}:{bound}"
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
+
+
+async def _bound(server: web.Server, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+    """The listener. aiohttp's own sites would wait a minute for the handshake of TLS."""
+    try:
+        return await asyncio.get_running_loop().create_server(
+            server,
+            host,
+            port,
+            ssl=tls,
+            backlog=4096,
+            reuse_address=True,
+            ssl_handshake_timeout=None if tls is None else _TLS_S,
+        )
+    except OSError as error:
+        raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror or error}") from None

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.x509.oid import NameOID
 
+from broker import serving
 from broker.clock import SystemClock
 from broker.errors import StartRefused
 from broker.tls import Certificate
@@ -231,3 +232,14 @@ def test_a_certificate_that_cannot_be_used_refuses_to_start(tmp_path: Path, whic
         key = make_certificate(tmp_path, "other")[1]
     with pytest.raises(StartRefused, match=r"tls\.pem"):
         Certificate(chain=chain, key=key)
+
+
+async def test_a_peer_that_never_begins_with_tls_is_let_go(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the handshake of TLS nothing is known of a peer, so it may not keep its connection for long."""
+    monkeypatch.setattr(serving, "_TLS_S", 0.3)
+    async with secure() as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(house.url.rpartition(":")[2]))
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(3):
+                assert await reader.read() == b""
+        writer.close()
