@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from broker.audit.entries import LeaseRotated, LeasesEnded
+from broker.audit.entries import LeaseRotated, LeasesEnded, LeasesRenewed
 from broker.errors import BrokerError, Unavailable
 from broker.leases.answers import push_revoked
 from broker.leases.batch import Batch
@@ -18,9 +18,9 @@ from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Held
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import NO_VERSION, ended
+from broker.leases.terms import NO_VERSION, cut, ended
 from storage.records import LeaseRecord, VersionRecord
-from tokenbroker_client.wire import ENCODER, Encoding, Rotated
+from tokenbroker_client.wire import ENCODER, Encoding, LiveLease, Renewed, Rotated
 
 
 def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, encoding: Encoding) -> Rotated:
@@ -37,9 +37,12 @@ def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, en
 
 
 class Recheck(Operation):
-    """Bring one held lease in line with its token and its authority: push another version, revoke it, or do nothing."""
+    """Bring one held lease in line with its token and its authority.
 
-    __slots__ = ("_failed", "_frame", "_record", "_values", "held")
+    Push another version, cut it to the time that its authority lasts, revoke it, or do nothing.
+    """
+
+    __slots__ = ("_cut", "_failed", "_frame", "_record", "_values", "held")
 
     def __init__(self, held: Held, *, failed: Callable[[Recheck], None], values: bool = True) -> None:
         """failed: told when it could not be done now; the lease runs on with the version it has.
@@ -52,19 +55,21 @@ class Recheck(Operation):
         self.held = held
         self._record: LeaseRecord | None = None
         self._frame: Rotated | None = None
+        self._cut = False
 
     def touches(self) -> tuple[str, ...]:
         return (self.held.record.lease,)
 
     def decide(self, batch: Batch) -> None:
         self._record = self._frame = None
+        self._cut = False
         held, context, now = self.held, batch.context, batch.now
         record, holder = held.record, held.holder
         if holder.closed or context.holdings.by_lease.get(record.lease) is not held:
             return
         try:
             # First: a token whose row cannot be read must not keep a lost right alive.
-            context.authorise(holder, record.token, now)
+            grant, worker = context.authorise(holder, record.token, now)
         except NotAllowed as error:
             self._revoke(batch, error.reason)
             return
@@ -72,21 +77,30 @@ class Recheck(Operation):
             raise Missing(heads=(record.token,))
         head = context.heads.known[record.token]
         version = None if head is None else head.leasable
+        shorter = cut(record, grant=grant, worker=worker, now=now)
         if version is None:
             self._revoke(batch, NO_VERSION)
-        elif version.version != held.sent:
+            return
+        if version.version != held.sent:
             if batch.trouble or not self._values:
                 raise Unavailable(batch.trouble or "stored rows are under suspicion")
             if holder.congested:
                 raise Unavailable("the worker does not read what it was sent before")
             assert head is not None, "a leasable version has a head"
-            self._rotate(batch, head, version)
+            self._rotate(batch, shorter or record, head, version)
+        elif shorter is not None:
+            self._record = shorter
+            batch.updates.append(shorter)
+        self._cut = shorter is not None
+        if self._cut:
+            batch.entries.append(LeasesRenewed(at=now, actor="system", session=holder.session, leases=(record.lease,)))
 
-    def _rotate(self, batch: Batch, head: Head, version: VersionRecord) -> None:
-        record, holder = self.held.record, self.held.holder
+    def _rotate(self, batch: Batch, record: LeaseRecord, head: Head, version: VersionRecord) -> None:
+        """record: the lease, cut already if it has to be."""
+        holder = self.held.holder
         value, encoding = batch.open(version, holder)
         self._frame = rotated_frame(record.lease, head, version, value, encoding)
-        self._record = msgspec.structs.replace(record, rev=record.rev + 1, version=version.version)
+        self._record = msgspec.structs.replace(record, rev=self.held.record.rev + 1, version=version.version)
         batch.updates.append(self._record)
         batch.entries.append(
             LeaseRotated(
@@ -112,12 +126,16 @@ class Recheck(Operation):
         held, record = self.held, self._record
         if record is None:
             return
+        if self._cut:
+            left_s = (record.expires_at - batch.now).total_seconds()
+            batch.context.hold(held.holder, record, held, mono=batch.mono, left_s=left_s)
+            held.holder.send(ENCODER.encode(Renewed(leases=(LiveLease(lease=record.lease, ttl_s=left_s),))))
         if self._frame is not None:
             held.record = record
             held.sent = record.version
             held.holder.send(ENCODER.encode(self._frame))
             self._frame = None
-        else:
+        elif not self._cut:
             batch.context.drop(held)
             push_revoked(held.holder, [record], record.reason)
 

@@ -35,8 +35,8 @@ def first_terms(grant: GrantRecord, worker: WorkerRecord, now: datetime, asked_s
 def next_terms(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: datetime, ttl_s: float) -> Terms:
     """The terms of a live lease extended at `now`: under the ceiling set when it was granted and those that hold now.
 
-    A ceiling that has come down since, as when a more generous grant was removed, ends extensions; the time that was
-    given stays.
+    A ceiling that has come down since, as when a more generous grant was removed, ends extensions. `cut` takes time
+    back that was given.
     """
     end = max(record.expires_at, min(record.max_expires_at, ceiling(grant, worker, record.granted_at)))
     return _terms(ttl_s, end, now)
@@ -74,6 +74,20 @@ def extended(record: LeaseRecord, terms: Terms, *, grant: str, version: int | No
         grant=grant,
         expires_at=terms.expires_at,
         due_at=terms.expires_at,
+    )
+
+
+def cut(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: datetime) -> LeaseRecord | None:
+    """The lease brought down to when its grant or its worker ends; None when it ends before that anyway.
+
+    A shorter maximum of another grant takes nothing back: it ends extensions (`next_terms`).
+    """
+    ends = [end for end in (grant.expires_at, worker.expires_at) if end is not None and end < record.expires_at]
+    if not ends:
+        return None
+    end = max(now, min(ends))
+    return msgspec.structs.replace(
+        record, rev=record.rev + 1, grant=grant.id, expires_at=end, due_at=end, max_expires_at=end
     )
 
 

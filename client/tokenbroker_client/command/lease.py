@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 
 from tokenbroker_client.changes import Change, ChangeKind, Changes
 from tokenbroker_client.command.output import say, tell_bytes, tell_json
@@ -16,8 +17,8 @@ from tokenbroker_client.wire import encode_value
 async def run(options: argparse.Namespace) -> int:
     """Lease, print, and release: at once, or with --hold after SIGINT or SIGTERM (exit 0) or a revocation (exit 1).
 
-    Text is printed with a newline after it; bytes that are not UTF-8 are printed as they are. With --json each value
-    is a document of its own line.
+    The very bytes are printed. On a terminal, and with --hold, text has a newline after it. With --json each value is
+    a document of its own line.
     """
     stop = asyncio.Event()
     if options.hold:
@@ -26,7 +27,7 @@ async def run(options: argparse.Namespace) -> int:
             loop.add_signal_handler(number, stop.set)
     async with connect_with(options) as broker, broker.lease(options.token, ttl_s=options.ttl) as lease:
         changes = lease.changes()
-        _print(lease, as_json=options.json)
+        _print(lease, as_json=options.json, lines=options.hold or sys.stdout.isatty())
         return await _hold(lease, changes, stop, as_json=options.json) if options.hold else 0
 
 
@@ -39,7 +40,7 @@ async def _hold(lease: Lease, changes: Changes, stop: asyncio.Event, *, as_json:
         if change.kind is ChangeKind.REVOKED:
             say(f"the lease of {lease.token} was revoked{f': {change.reason}' if change.reason else ''}")
             return 1
-        _print(lease, as_json=as_json)
+        _print(lease, as_json=as_json, lines=True)
 
 
 async def _next(changes: Changes, stop: asyncio.Event) -> Change | None:
@@ -66,7 +67,8 @@ async def _first(changes: Changes) -> Change | Exception:
         return error
 
 
-def _print(lease: Lease, *, as_json: bool) -> None:
+def _print(lease: Lease, *, as_json: bool, lines: bool) -> None:
+    """lines: end text with a newline, for people and to tell values apart; else print the very bytes."""
     value = lease.value_bytes
     text, encoding = encode_value(value)
     if as_json:
@@ -80,7 +82,7 @@ def _print(lease: Lease, *, as_json: bool) -> None:
                 "ttl_s": round(lease.remaining_s, 3),
             }
         )
-    elif _is_text(value):
+    elif lines and _is_text(value):
         tell_bytes(value + b"\n")
     else:
         tell_bytes(value)
