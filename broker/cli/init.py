@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from broker.cli.core_dumps import forbid_core_dumps
 from broker.cli.logs import configure_logs
 from broker.cli.operating import example
 from broker.cli.options import Config, Json
@@ -52,6 +53,7 @@ def init(
         raise typer.BadParameter("name a folder (--data-dir D), a configuration (--config F), or both")
     if passphrase_file is not None and config is not None:
         raise typer.BadParameter("with --config, the key URI in the configuration names the passphrase file")
+    forbid_core_dumps()
     configure_logs(level="error")
     done = asyncio.run(
         initialise(

@@ -13,6 +13,7 @@ import uvloop
 
 from broker.cli.core_dumps import forbid_core_dumps
 from broker.cli.logs import configure_logs
+from broker.cli.open_files import allow_open_files
 from broker.cli.operating import example
 from broker.cli.options import Config, DataDir
 from broker.cli.output import write_line
@@ -51,6 +52,7 @@ def serve(
             "name either a configuration (--config F) or the folder that `init` filled (--data-dir D)"
         )
     forbid_core_dumps()
+    allow_open_files()
     settings = _settings(layout_of(data_dir=data_dir, config=config).config, listen)
     configure_logs(level=settings.log.level, style=settings.log.format)
     with exclusive(settings.storage.url), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

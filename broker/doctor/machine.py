@@ -29,10 +29,11 @@ def examine_machine(folder: Path) -> Iterator[Finding]:
         yield warning("disk", f"{room}; make room before it is full")
     else:
         yield ok("disk", room)
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # the broker raises its own to this
     if files != resource.RLIM_INFINITY and files < FILES_WANTED:
         yield warning(
-            "open files", f"the limit is {files}, so about {files - 100} workers can connect: ulimit -n 65536"
+            "open files",
+            f"the limit is {files}, so about {files - 100} workers can connect: raise it (systemd: LimitNOFILE=65536)",
         )
     else:
         yield ok("open files", f"the limit is {'none' if files == resource.RLIM_INFINITY else files}")
