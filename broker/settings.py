@@ -101,7 +101,7 @@ class KeyringSection(Section):
 class LeaseSection(Section):
     """[leases]"""
 
-    per_session: int = Field(default=1024, ge=1, le=100_000, description="Leases one session may hold.")
+    per_session: int = Field(default=1000, ge=1, le=100_000, description="Leases one session may hold.")
     retention: Span = Field(default=timedelta(days=30), description="How long ended leases stay on record.")
 
 

@@ -28,6 +28,7 @@ class Batch:
         "announce",
         "context",
         "entries",
+        "fresh",
         "ids",
         "inserts",
         "mono",
@@ -53,6 +54,7 @@ class Batch:
         self.inserts: list[LeaseRecord] = []
         self.updates: list[LeaseRecord] = []
         self.entries: list[Entry] = []
+        self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []
         self._opened: dict[tuple[str, int], Opened] = {}
         self._terms: dict[tuple[str, datetime | None, float | None], Terms] = {}

@@ -56,6 +56,7 @@ class Grant(Operation):
             terms = batch.first_terms(grant, worker, self.ttl_s)
             record = self._new(batch, version.version, terms, grant.id)
             batch.inserts.append(record)
+            batch.fresh[holder] = batch.fresh.get(holder, 0) + 1
         self._held, self._record, self._terms, self._version = held, record, terms, version
         batch.entries.append(
             LeaseGranted(
@@ -83,7 +84,8 @@ class Grant(Operation):
 
     def _check_room(self, batch: Batch) -> None:
         most = batch.context.settings.leases_per_session_max
-        if len(self.holder.leases) >= most and self.token not in self.holder.leases:
+        held = len(self.holder.leases) + batch.fresh.get(self.holder, 0)
+        if held >= most and self.token not in self.holder.leases:
             raise RateLimited(f"a session holds at most {most} leases; release some", retry_after_s=1.0)
 
     def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import msgspec
+
 from broker.clock import Clock
 from broker.ids import first_id_at
 from storage.port import PAGE_MAX, Page, Storage
@@ -46,7 +48,11 @@ async def list_leases(
         after, keep = after or (first_id_at(clock.now() - LONGEST),), _live_at(clock.now())
     page = await storage.select(LeaseRecord, where=where, after=after, limit=limit)
     over = behind is not None and bool(page.records) and page.records[-1].lease >= behind
-    return Page(records=[record for record in page.records if keep(record)], next=None if over else page.next)
+    records = [record for record in page.records if keep(record)]
+    if at is not None:
+        # It was live then, whatever became of it; its version is the one that was pushed last.
+        records = [msgspec.structs.replace(record, state="live") for record in records]
+    return Page(records=records, next=None if over else page.next)
 
 
 def _all(record: LeaseRecord) -> bool:

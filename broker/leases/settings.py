@@ -18,7 +18,7 @@ class LeaseSettings:
     batch_leases_max: int = 4096
     queue_max: int = 65_536
     heads_max: int = 131_072
-    leases_per_session_max: int = 1024
+    leases_per_session_max: int = 1000
     retention_s: float = 30 * 24 * 3600.0
     feed_stale_s: float = 3.0
     renew_tick_s: float = 0.1

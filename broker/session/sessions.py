@@ -265,10 +265,11 @@ class Sessions:
         """Ask every worker to reconnect, each in its own slot; then close what is left. Takes at most `drain_s`."""
         self.draining = True
         settings = self._settings
-        window_s = min(len(self) / settings.drain_slots_per_s, settings.drain_s)
+        # Not under a second, which is what a restart takes: who knocks earlier is only sent away.
+        window_s = min(max(len(self) / settings.drain_slots_per_s, 1.0), settings.drain_s)
         sessions = list(self)
         for index, session in enumerate(sessions):
-            slot_s = window_s * index / max(len(sessions), 1)
+            slot_s = window_s * (index + 1) / len(sessions)
             session.send(ENCODER.encode(Goaway(reason="draining", reconnect_in_s=round(slot_s, 3))))
         deadline = self._clock.monotonic() + settings.drain_s
         while self._sockets and self._clock.monotonic() < deadline and any(s.in_flight for s in self):

@@ -44,6 +44,8 @@ BYTES64_PATTERN: Final = r"^[A-Za-z0-9_-]{86}(?!\n)$"
 TokenName = Annotated[str, Meta(pattern=TOKEN_NAME_PATTERN, max_length=511)]
 WorkerName = Annotated[str, Meta(pattern=WORKER_NAME_PATTERN, max_length=63)]
 LeaseId = Annotated[str, Meta(min_length=1, max_length=64)]
+LeaseIdSaid = Annotated[str, Meta(max_length=256)]
+"""What a client may say in a list: what is no lease id is answered as a lease that is gone, and fails nothing else."""
 RequestId = Annotated[int, Meta(ge=0, le=ID_MAX)]
 Version = Annotated[int, Meta(ge=1, le=ID_MAX)]
 TtlAsked = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]

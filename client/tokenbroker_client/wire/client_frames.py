@@ -16,6 +16,7 @@ from tokenbroker_client.wire.bounds import (
     Detail,
     Label,
     LeaseId,
+    LeaseIdSaid,
     RequestId,
     TokenName,
     TtlAsked,
@@ -58,7 +59,7 @@ class LeaseRequest(ClientStruct, frozen=True, tag="lease"):
     ttl_s: TtlAsked | None = None
 
 
-LeaseIds = Annotated[tuple[LeaseId, ...], Meta(min_length=1, max_length=LEASES_PER_FRAME_MAX)]
+LeaseIds = Annotated[tuple[LeaseIdSaid, ...], Meta(min_length=1, max_length=LEASES_PER_FRAME_MAX)]
 
 
 class Renew(ClientStruct, frozen=True, tag="renew"):
@@ -78,7 +79,7 @@ class Release(ClientStruct, frozen=True, tag="release"):
 class HeldLease(Struct, frozen=True, kw_only=True):
     """A lease and the version of its token that the worker has in hand."""
 
-    lease: LeaseId
+    lease: LeaseIdSaid
     version: Version
 
 
