@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.measures import Figure, idle_session, lease_cost, opening, start_up
+from broker.cli.logs import configure_logs
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
+    configure_logs(level="error", style="console")
     with tempfile.TemporaryDirectory() as folder:
         shown = table(measure(Path(folder), quick=quick))
     print(f"{machine()}\n\n{shown}")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import statistics
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def lease_cost(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
     for count, config in configs.items():
         shape = Shape(requests=min(requests, count // (rounds + 1)), tokens=count)
         with child("benchmarks.echo") as echo, child(*serving(config)) as broker:
+            _await_heads(broker, count)
             ratios, leases, echoes = [], [], []
             for number in range(rounds):
                 echoes.append(cpu_of_round("echo", echo, Shape(requests=requests, tokens=count)))
@@ -70,6 +72,16 @@ def lease_cost(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
         )
     )
     return figures
+
+
+def _await_heads(broker: Child, count: int) -> None:
+    """Return when the broker has read ahead every token's head: then each lease is a warm one."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{broker.url}/metrics", timeout=5) as answer:
+            if f"tokenbroker_leases_heads {float(count)}" in answer.read().decode():
+                return
+        time.sleep(0.2)
+    raise RuntimeError("the broker did not read its token heads ahead")
 
 
 def idle_session(folder: Path, *, connections: int) -> list[Figure]:
