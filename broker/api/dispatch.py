@@ -20,6 +20,7 @@ from broker.api.idempotency import KeyDesk
 from broker.api.reading import idempotency_key, read_body, read_call
 from broker.api.route import AnyRoute, Call, Reply, Stream
 from broker.api.services import Services
+from broker.api.turns import Turns
 from broker.errors import Conflict, Unauthenticated, Unavailable
 
 _log = structlog.get_logger("tokenbroker.api")
@@ -40,6 +41,7 @@ class Dispatcher:
         self._gate = gate
         self._keys = keys
         self._source = source
+        self._turns = Turns()
 
     async def serve(self, route: AnyRoute, request: web.Request) -> web.StreamResponse:
         """Answer one request. Raises the broker's errors, which `problems` turns into answers."""
@@ -53,17 +55,18 @@ class Dispatcher:
                 request.headers.get("Authorization"), source=source, roles=route.roles, operation=route.operation
             )
             request[ADMIN] = admin
-        try:
-            reply = await self._carried_out(route, request, admin, source)
-        except Unauthenticated:
-            self._gate.count_failure(source)
-            raise
-        if not isinstance(reply, Stream):
-            return answer(route, reply)
-        try:
-            return await stream(request, reply, deadline_s=route.deadline_s)
-        except TimeoutError:
-            raise _not_in_time(route) from None
+        async with self._turns.taken(route.turn, admin):
+            try:
+                reply = await self._carried_out(route, request, admin, source)
+            except Unauthenticated:
+                self._gate.count_failure(source)
+                raise
+            if not isinstance(reply, Stream):
+                return answer(route, reply)
+            try:
+                return await stream(request, reply, deadline_s=route.deadline_s)
+            except TimeoutError:
+                raise _not_in_time(route) from None
 
     async def _carried_out(self, route: AnyRoute, request: web.Request, admin: str, source: str) -> Reply | Stream:
         body = await read_body(route, request)

@@ -13,6 +13,7 @@ from broker.admin.once import Once, nothing_beside
 from broker.admin.roles import Role
 from broker.api.paging import PageQuery, Pager
 from broker.api.services import Services
+from broker.api.turns import Turn
 from broker.errors import BadRequest
 
 P = TypeVar("P")
@@ -82,7 +83,7 @@ class Route(Generic[P, Q, B]):
 
     creates: takes an Idempotency-Key. again: shows what an earlier request of the same key made; None with `creates`:
     it made a secret, which is shown once. conditional: takes If-Match. media_type: set for streams.
-    deadline_s: after so long the request is cut and answered `not_in_time`.
+    deadline_s: after so long the request is cut and answered `not_in_time`. turn: what it takes turns with.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -101,6 +102,7 @@ class Route(Generic[P, Q, B]):
     conditional: bool = False
     media_type: str | None = None
     deadline_s: float = 30.0
+    turn: Turn | None = None
 
     @property
     def summary(self) -> str:

@@ -8,6 +8,7 @@ from broker.admin.roles import AUDITORS
 from broker.api.paging import PageQuery
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route, Stream
 from broker.api.services import Services
+from broker.api.turns import Turn
 from broker.api.views.audit import AskProof, AuditEntry, EntryProof, Verification, entry_view, proof_view, report_view
 from broker.api.views.common import Listing
 
@@ -54,6 +55,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=export_audit,
         media_type="application/x-tar",
         deadline_s=600.0,
+        turn=Turn.COPY,
     ),
     Route(
         method="POST",
@@ -64,6 +66,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=verify_audit,
         reply=Verification,
         deadline_s=600.0,
+        turn=Turn.VERIFY,
     ),
     Route(
         method="POST",
@@ -75,5 +78,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         body_type=AskProof,
         reply=EntryProof,
         deadline_s=120.0,
+        turn=Turn.VERIFY,
     ),
 )

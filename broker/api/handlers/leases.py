@@ -8,6 +8,7 @@ from broker.admin.instants import parse_instant
 from broker.admin.roles import EVERYONE, OPERATORS
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route
 from broker.api.services import Services
+from broker.api.turns import Turn
 from broker.api.views.common import Listing
 from broker.api.views.leases import (
     Lease,
@@ -81,6 +82,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=list_leases,
         query_type=LeaseQuery,
         reply=Listing[Lease],
+        turn=Turn.SEARCH,
     ),
     Route(
         method="POST",
@@ -102,5 +104,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=list_sessions,
         query_type=SessionQuery,
         reply=Listing[Session],
+        turn=Turn.SEARCH,
     ),
 )

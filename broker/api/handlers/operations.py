@@ -8,6 +8,7 @@ from typing import Final
 from broker.admin.roles import ADMINS, EVERYONE
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route, Stream
 from broker.api.services import Services
+from broker.api.turns import Turn
 from broker.api.views.audit import Status
 
 
@@ -51,5 +52,6 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=take_backup,
         media_type="application/octet-stream",
         deadline_s=600.0,
+        turn=Turn.COPY,
     ),
 )
