@@ -14,6 +14,7 @@ from broker.vault.data_keys import kms_context
 from broker.vault.encoding import encode
 from broker.vault.envelope import ValueContexts
 from broker.vault.failures import FailureKind, KeyFailure
+from broker.vault.wrapping import openable
 from kms.port import Caller
 from storage.records import DataKeyRecord, KeyringRecord, WrapRecord
 
@@ -49,8 +50,8 @@ class Need:
 
 
 def make_need(*, record: DataKeyRecord, kms_keys: Sequence[str], cluster_id: str, caller: Caller | None = None) -> Need:
-    """The need for `record`, asking the keys of `kms_keys` in their order; those that never wrapped it are left out."""
-    wraps = tuple(wrap for uri in kms_keys for wrap in record.wraps if wrap.kms_key == uri)
+    """The need for `record`, asking those of `kms_keys` that can have wrapped it, in their order (`openable`)."""
+    wraps = openable(record.wraps, kms_keys)
     parts: list[str | bytes] = ["tokenbroker/key-cache/v1", cluster_id, record.keyring, record.id, record.commitment]
     for wrap in wraps:
         parts += (wrap.kms_key, wrap.key_version, wrap.blob)

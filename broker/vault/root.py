@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from broker.errors import StartRefused
 from broker.vault.data_keys import kms_context
 from broker.vault.encoding import encode
-from broker.vault.wrapping import wrap_for_all
+from broker.vault.wrapping import openable, wrap_for_all
 from kms.errors import Corrupt, KmsError, Unavailable
 from kms.guard import GuardedKms
 from kms.port import KEY_BYTES, Kms, Wrap
@@ -70,7 +70,8 @@ async def open_root(*, record: RootRecord, kms: Sequence[Kms], expected_cluster_
     StartRefused: no key opened it, one refused, or what opened is the root of another cluster.
     """
     context = kms_context(cluster_id=expected_cluster_id, keyring="", data_key="root", purpose="root")
-    wraps = [(each, wrap) for each in kms for wrap in record.wraps if wrap.kms_key == each.uri]
+    by_uri = {each.uri: each for each in kms}
+    wraps = [(by_uri[wrap.kms_key], wrap) for wrap in openable(record.wraps, list(by_uri))]
     failures: list[KmsError] = []
     for each, wrap in wraps:
         try:
@@ -86,7 +87,9 @@ async def open_root(*, record: RootRecord, kms: Sequence[Kms], expected_cluster_
             return root
         text = f"it opened the root key of cluster {root.cluster_id}"
         failures.append(Corrupt(text, kms_key=each.uri))
-    raise StartRefused(_why_not(record, failures, expected_cluster_id))
+    known = any(wrap.kms_key in by_uri for wrap in record.wraps)
+    strangers = not known and all(isinstance(failure, Corrupt) for failure in failures)
+    raise StartRefused(_why_not(record, [] if strangers else failures, expected_cluster_id))
 
 
 async def _wrapped(key: bytes, root: Root, *, kms: Sequence[Kms], created_at: datetime, call_s: float) -> RootRecord:

@@ -186,3 +186,19 @@ def test_a_root_shows_nothing_of_its_key() -> None:
     assert "CANARY" not in f"{root!r} {root}"
     with pytest.raises(TypeError):
         pickle.dumps(root)
+
+
+async def test_a_key_file_that_moved_opens_what_it_wrapped(keys: list[Any], tmp_path: Path) -> None:
+    """An installation restored in another folder serves with the new path in its configuration, and nothing else."""
+    record, root = await create_root(kms=keys[:1], now=NOW)
+    moved = (tmp_path / "a").rename(tmp_path / "elsewhere")
+    async with open_local(f"local:{moved}") as key:
+        opened = await open_root(record=record, kms=[key], expected_cluster_id=root.cluster_id)
+    assert opened.derive("x") == root.derive("x")
+
+
+async def test_another_key_file_opens_nothing_and_is_told_whose_root_it_is(keys: list[Any]) -> None:
+    """The refusal names the key that would do."""
+    record, root = await create_root(kms=keys[:1], now=NOW)
+    with pytest.raises(StartRefused, match=re.escape(keys[0].uri)):
+        await open_root(record=record, kms=keys[1:], expected_cluster_id=root.cluster_id)
