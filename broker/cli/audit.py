@@ -31,6 +31,8 @@ _VERIFY_S: Final = 580.0
 """How much longer than others a verification by the broker may take."""
 _VKEY_BYTES_MAX: Final = 4096
 _PROOF_BYTES_MAX: Final = 1024 * 1024
+_WINDOW: Final = 1000
+"""How many of the newest entries `tail --follow` looks through each second."""
 _ENTRY: Final = re.compile(r"([0-9]{1,15})[:/]([0-9]{1,15})")
 
 Vkey = Annotated[
@@ -48,18 +50,18 @@ async def tail(
     """Print the newest entries, oldest first, each with its place: LOG:NUMBER."""
     if follow and operator.out.json:
         raise typer.BadParameter("--follow never ends, so it is no JSON document")
-    newest = await _newest(operator, lines)
+    newest = await _newest(operator, _WINDOW if follow else lines)
     if operator.out.json:
         operator.out.fact(newest)
         return
     seen = {(entry.log, entry.seq) for entry in newest}
-    _print(newest)
+    _print(newest[-lines:])
     while follow:
         await asyncio.sleep(1.0)
-        newest = [entry for entry in await _newest(operator, 1000) if (entry.log, entry.seq) not in seen]
+        newest = [entry for entry in await _newest(operator, _WINDOW) if (entry.log, entry.seq) not in seen]
         _print(newest)
         # Only the window that is asked for can come again.
-        seen = {*sorted(seen)[-1000:], *((entry.log, entry.seq) for entry in newest)}
+        seen = {*sorted(seen)[-_WINDOW:], *((entry.log, entry.seq) for entry in newest)}
 
 
 @operated(app, "export", "tokenbroker audit export --out ./audit-2026-11")
