@@ -42,6 +42,9 @@ class Grant(Operation):
         if holder.closed:
             raise Gone("the session is closed")
         grant, worker = batch.context.authorise(holder, self.token, now)
+        if holder.choked:
+            # A worker that asks for large values on many connections, and reads none, would fill the memory.
+            raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
         version = self._current(batch)
         self._value, self._encoding = batch.open(version, holder)
         held = holder.leases.get(self.token)

@@ -48,6 +48,11 @@ class Holder(Protocol):
         """Whether the worker has much left to read; pushes of values wait meanwhile."""
         ...
 
+    @property
+    def choked(self) -> bool:
+        """Whether it has so much left to read that not even what it asks for is added."""
+        ...
+
     def remember_gone(self, lease: str, code: GoneCode) -> None:
         """Keep for a while why this lease ended."""
         ...

@@ -234,6 +234,11 @@ class Session:
         """Whether so much is unread that reading on, and pushing values, should wait."""
         return self._transport.get_write_buffer_size() > self._settings.backlog_bytes
 
+    @property
+    def choked(self) -> bool:
+        """Whether so much is unread that requests for values are refused."""
+        return self._transport.get_write_buffer_size() > self._settings.backlog_granted_bytes
+
     def _still_slow(self) -> None:
         self._slow = None
         if self.congested:

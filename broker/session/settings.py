@@ -15,8 +15,8 @@ class SessionSettings:
     source is an IPv4 address or an IPv6 network of 64 bits. Where bindings name a proxy, all workers share its address,
     so nothing is counted by source. sessions_per_worker_max: beyond: close 4429.
     backlog_bytes: unread answers at which reading and pushes of values pause; a worker that leaves them unread for
-    backlog_s is cut off, one with backlog_bytes_max at once. record_retention_s: how long ended sessions stay on
-    record.
+    backlog_s is cut off, one with backlog_bytes_max at once; from backlog_granted_bytes on, asking for leases is
+    rate_limited. record_retention_s: how long ended sessions stay on record.
     """
 
     heartbeat_s: float = 20.0
@@ -27,6 +27,7 @@ class SessionSettings:
     failures_s: float = 60.0
     sessions_per_worker_max: int = 64
     backlog_bytes: int = 256 * 1024
+    backlog_granted_bytes: int = 1024 * 1024
     backlog_s: float = 5.0
     backlog_bytes_max: int = 32 * 1024 * 1024
     malformed_max: int = 3

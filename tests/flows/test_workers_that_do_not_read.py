@@ -123,3 +123,28 @@ def test_a_worker_that_does_not_read_is_cut_off(
     scene, loop = scene_and_loop
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(scene(open_house, prepare, wire, welcomed))
+
+
+async def test_what_it_asks_for_without_reading_is_refused(open_house: Any, prepare: Any, wire: Any) -> None:
+    """Requests on their way when it stops reading are refused from a bound on, so that they do not fill the memory;
+    once it reads again, it is granted what it asks for."""
+    bounds = {"backlog_bytes": 64 * 1024, "backlog_granted_bytes": 256 * 1024, "backlog_s": 30.0}
+    async with open_house(session=bounds, leases={"batch_max": 2}) as house:
+        await prepare(house)
+        await house.put("github/big", b"x" * 60_000)
+        deaf = await go_deaf(house, wire)
+        (session,) = house.broker.sessions
+        for number in range(1, 201):
+            deaf.send(type="lease", id=number, token="github/big")
+        await house.until(lambda: house.broker.desk.counts.failed.get("rate_limited", 0) > 0)
+        await house.broker.desk.drained()
+        assert session._transport.get_write_buffer_size() < 1024 * 1024
+        refused = granted = 0
+        async with asyncio.timeout(20):
+            while refused + granted < 200:
+                kind = (await deaf.receive())["type"]
+                refused, granted = refused + (kind == "error"), granted + (kind == "granted")
+        assert refused
+        deaf.send(type="lease", id=900, token="github/big")
+        assert (await deaf.receive())["type"] == "granted"
+        deaf.writer.close()
