@@ -21,6 +21,8 @@ _LOG: Final = logging.getLogger("tokenbroker_client")
 _SILENT_HEARTBEATS: Final = 3
 _STABLE_S: Final = 10.0
 """A session this long forgives the failures before it; a shorter one counts as one more."""
+_SLOTS_BELIEVED: Final = 2
+"""Sessions shorter than that, in a row, after which a slot alone no longer says when to dial."""
 _FINISH_S: Final = 10.0
 """How long unanswered requests may hold up a reconnect that the broker asked for."""
 
@@ -130,10 +132,14 @@ class Link:
             await asyncio.sleep(pause_s)
 
     def _pause_s(self, why: BrokerError, failures: int) -> float:
-        """The broker's own slot if it gave one, else a jittered back-off over what it asked for."""
+        """The broker's own slot if it gave one, else a jittered back-off over what it asked for.
+
+        A slot is for once: a broker that sends everybody away again and again is not to be dialled without a pause.
+        """
         slot, self._reconnect_at = self._reconnect_at, None
         if slot is not None:
-            return max(0.0, slot - self._elapsed())
+            left_s = max(0.0, slot - self._elapsed())
+            return left_s if failures <= _SLOTS_BELIEVED else self._backoff.pause_s(failures, at_least_s=left_s)
         return self._backoff.pause_s(failures, at_least_s=why.retry_after_s)
 
     async def _serve(self, connection: Connection, follower: Follower) -> BrokerError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 
@@ -90,6 +91,24 @@ async def test_a_slot_is_kept_when_the_broker_closes_first(
         await eventually(lambda: broker.connected)
         assert asyncio.get_running_loop().time() - began >= 0.2
         assert fake.attempts == 2
+
+
+async def test_a_broker_that_sends_away_again_and_again_is_not_dialled_without_a_pause(
+    fake: FakeBroker, dial: Dial, eventually: Eventually
+) -> None:
+    """A slot of no seconds is believed a few times in a row; then the client's own back-off decides."""
+    long = Backoff(first_s=60.0, most_s=60.0, jitter=lambda: 1.0)
+    async with dial(fake, backoff=long) as broker:
+        for _ in range(3):
+            await eventually(lambda: broker.connected)
+            before = fake.attempts
+            await fake.goaway(reconnect_in_s=0.0)
+            await eventually(partial(lambda attempts: fake.attempts > attempts, before))
+        await eventually(lambda: broker.connected)
+        await fake.goaway(reconnect_in_s=0.0)
+        await eventually(lambda: not broker.connected)
+        await asyncio.sleep(0.3)
+        assert fake.attempts == 4
 
 
 async def test_a_request_during_goaway_goes_to_the_next_connection(fake: FakeBroker, dial: Dial) -> None:
