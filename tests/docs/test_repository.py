@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINES_MAX = 600
 # Put together here, so that this file does not hold what it looks for.
-HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("crates", "io"))]
+HOSTS = ["py" + "pi.org", "python" + "hosted", "npm" + "js.org", "crates" + ".io"]
 LEFTOVER = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "HA" + "CK")) + r")\b")
 MACHINE = re.compile(r"(?<![\w.…-])/(?:" + "|".join(("root", "work", "tmp")) + r")/\w")
 """An absolute path of the machine that this was written on."""
