@@ -29,24 +29,40 @@ class Head(NamedTuple):
 _WARM_PAGE: Final = 100
 """Small, so that reading ahead holds up nobody for more than a few milliseconds."""
 
+SEALED_BYTES_MAX: Final = 256 * 2**20
+"""Sealed values in memory, all heads together; beyond, the longest kept leave, however few heads there are."""
+
+ABSENT_SHARE: Final = 8
+"""One in so many heads may be a name that no token has: a worker that guesses names pushes out guesses, not tokens."""
+
 ABSENT: Final = None
 """What `Heads.known` holds for a name that no token has."""
 
 
 class Heads:
-    """Token heads by name, at most `bound` of them; the longest kept leave first."""
+    """Token heads by name, at most `bound` of them and `bytes_max` of sealed values; the longest kept leave first."""
 
-    def __init__(self, *, storage: Storage, verify: Callable[[Record], None], bound: int) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        verify: Callable[[Record], None],
+        bound: int,
+        bytes_max: int = SEALED_BYTES_MAX,
+    ) -> None:
         self._storage = storage
         self._verify = verify
         self._bound = bound
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._absent: dict[str, None] = {}
         self._loads: list[set[str]] = []
         self.known: dict[str, Head | None] = {}
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop these heads: they changed. A load that is under way will not bring the old ones back."""
         for name in names:
-            self.known.pop(name, None)
+            self._drop(name)
             for changed in self._loads:
                 changed.add(name)
 
@@ -60,12 +76,13 @@ class Heads:
             await self._load_page(names[start : start + PAGE_MAX])
 
     async def warm(self, *, pause: Callable[[], Awaitable[None]]) -> None:
-        """Read heads ahead of the first leases, until all or `bound` are known; `pause` is awaited between pages.
+        """Read heads ahead of the first leases, until all are known or the room is full; `pause` is awaited between
+        pages.
 
         Storage errors end it early: what is not here is read when it is asked for.
         """
         after: Key | None = None
-        while len(self.known) < self._bound:
+        while len(self.known) < self._bound and self._bytes < self._bytes_max // 2:
             page = await self._storage.select(TokenRecord, after=after, limit=_WARM_PAGE)
             await self.load([token.name for token in page.records if token.name not in self.known])
             after = page.next
@@ -99,6 +116,22 @@ class Heads:
         return Head(token, version)
 
     def _keep(self, name: str, head: Head | None) -> None:
-        while len(self.known) >= self._bound:
-            self.known.pop(next(iter(self.known)))
+        self._drop(name)
+        size = _sealed_bytes(head)
+        if head is ABSENT:
+            while len(self._absent) >= max(1, self._bound // ABSENT_SHARE):
+                self._drop(next(iter(self._absent)))
+        while self.known and (len(self.known) >= self._bound or self._bytes + size > self._bytes_max):
+            self._drop(next(iter(self.known)))
         self.known[name] = head
+        self._bytes += size
+        if head is ABSENT:
+            self._absent[name] = None
+
+    def _drop(self, name: str) -> None:
+        self._absent.pop(name, None)
+        self._bytes -= _sealed_bytes(self.known.pop(name, None))
+
+
+def _sealed_bytes(head: Head | None) -> int:
+    return 0 if head is None or head.version is None else len(head.version.sealed)

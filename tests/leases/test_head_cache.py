@@ -83,8 +83,13 @@ async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Paused]:
         yield Paused(opened)
 
 
-def heads_of(storage: Any, bound: int = 100, verify: Any = lambda record: None) -> Heads:
-    return Heads(storage=storage, verify=verify, bound=bound)
+def heads_of(storage: Any, bound: int = 100, verify: Any = lambda record: None, **bounds: int) -> Heads:
+    return Heads(storage=storage, verify=verify, bound=bound, **bounds)
+
+
+async def add(storage: Any, *names: str) -> None:
+    """Tokens at version 1."""
+    await storage.commit(Commit(inserts=[row for name in names for row in (token(name, 1), version(name, 1))]))
 
 
 async def settle() -> None:
@@ -172,11 +177,46 @@ async def test_a_cancelled_read_leaves_nothing_behind(storage: Paused) -> None:
 
 
 async def test_heads_are_bounded_and_the_longest_kept_leave_first(storage: Paused) -> None:
-    """Asking for names without end does not grow memory."""
+    """However many tokens are asked for, so many are kept."""
+    await add(storage, *(f"t{number}" for number in range(50)))
     heads = heads_of(storage, bound=3)
-    await heads.load(["a"])
-    await heads.load([f"absent{number}" for number in range(50)])
-    assert list(heads.known) == ["absent47", "absent48", "absent49"]
+    for number in range(50):
+        await heads.load([f"t{number}"])
+    assert list(heads.known) == ["t47", "t48", "t49"]
+
+
+async def test_sealed_values_are_bounded_together(storage: Paused) -> None:
+    """Few large values take as much memory as many small ones, and no more."""
+    await add(storage, *(f"t{number}" for number in range(9)))
+    heads = heads_of(storage, bytes_max=4 * len(b"sealed"))
+    await heads.load([f"t{number}" for number in range(9)])
+    assert list(heads.known) == ["t5", "t6", "t7", "t8"]
+    heads.forget(["t5", "t6"])
+    await heads.load(["a", "off"])
+    assert set(heads.known) == {"t7", "t8", "a", "off"}
+    await heads.load(["a", "off"])
+    assert len(heads.known) == 4
+
+
+async def test_guessed_names_push_out_no_token(storage: Paused) -> None:
+    """A worker that asks for a thousand names that do not exist leaves what others lease in memory."""
+    heads = heads_of(storage, bound=16)
+    await heads.load(["a", "off"])
+    for number in range(1000):
+        await heads.load([f"guess{number}"])
+    assert set(heads.known) == {"a", "off", "guess998", "guess999"}
+
+
+async def test_a_name_that_becomes_a_token_counts_as_one(storage: Paused) -> None:
+    """What was absent when it was first asked for is not dropped as a guess afterwards."""
+    heads = heads_of(storage, bound=16)
+    await heads.load(["t1"])
+    await add(storage, "t1")
+    heads.forget(["t1"])
+    await heads.load(["t1"])
+    for number in range(20):
+        await heads.load([f"guess{number}"])
+    assert current(heads, "t1") == 1
 
 
 async def test_a_forged_row_is_not_kept(storage: Paused) -> None:
