@@ -39,12 +39,20 @@ _UNAUTHENTICATED: Final = ENCODER.encode(Error(code=ErrorCode.UNAUTHENTICATED))
 _PAUSE_S: Final = 0.05
 _FRAMES_AT_ONCE: Final = 32
 """Frames of one worker, all its sessions together, that are taken before everybody else has had a turn."""
+_PINGS_MAX: Final = 8
+"""Pings and pongs before each frame of a handshake."""
 _CLOSE_S: Final = 2.0
 """How long a closing connection may take to answer, and to read what was written to it."""
+_FAREWELL_S: Final = 0.5
+"""The same for one that proved nothing: meanwhile everything it sends has to be read."""
 
 
 class _Left(Exception):
     """The peer went away before the handshake was over."""
+
+
+class _Flood(Exception):
+    """The peer sends what no handshake needs, and too much of it to be read to its end."""
 
 
 class Door:
@@ -90,6 +98,7 @@ class Door:
             timeout=_CLOSE_S,
             max_msg_size=FRAME_BYTES_MAX + 1,  # aiohttp's is the first length that is too much
             heartbeat=self._settings.heartbeat_s,
+            autoping=False,  # or a flood of pings would be answered without a pause for others
             decode_text=False,
         )
         await socket.prepare(request)
@@ -152,6 +161,10 @@ class Door:
             await self._note(source, "malformed", handshake.worker)
             frame = ENCODER.encode(Error(code=ErrorCode.BAD_REQUEST, message=str(error)[:256]))
             await _turn_away(socket, frame, CloseCode.MALFORMED)
+        except _Flood:
+            await self._note(source, "malformed", handshake.worker)
+            if request.transport is not None:
+                request.transport.abort()
         except Refused as error:
             await self._note(source, error.reason, handshake.worker)
             await _turn_away(socket, _UNAUTHENTICATED, CloseCode.UNAUTHENTICATED)
@@ -228,7 +241,9 @@ class Door:
                 elif message.type is WSMsgType.BINARY:
                     if not session.closing:
                         session.malformed("frames are text", None)
-                else:
+                elif message.type is WSMsgType.PING:
+                    session.pong(message.data)
+                elif message.type is not WSMsgType.PONG:
                     break
                 while session.congested and not socket.closed:
                     await self._clock.sleep(_PAUSE_S)
@@ -259,21 +274,28 @@ class Door:
 
 
 async def _frame(socket: web.WebSocketResponse) -> bytes:
-    message = await socket.receive()
-    if message.type is WSMsgType.TEXT:
-        data: bytes = message.data
-        return data
-    if message.type is WSMsgType.BINARY:
-        raise Malformed("frames are text")
-    raise _Left
+    """The next text frame; pings before it are answered, as many as anybody needs within a handshake."""
+    for _ in range(_PINGS_MAX + 1):
+        message = await socket.receive()
+        if message.type is WSMsgType.TEXT:
+            data: bytes = message.data
+            return data
+        if message.type is WSMsgType.BINARY:
+            raise Malformed("frames are text")
+        if message.type is WSMsgType.PING:
+            await socket.pong(message.data)
+        elif message.type is not WSMsgType.PONG:
+            raise _Left
+    raise _Flood
 
 
 async def _turn_away(socket: web.WebSocketResponse, frame: bytes, code: CloseCode) -> None:
     """Say a last word, if there is one, and close; a peer that has gone already is no error."""
-    with contextlib.suppress(ConnectionError):
-        if frame:
-            await _send(socket, frame)
-        await socket.close(code=code)
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(_FAREWELL_S):
+            if frame:
+                await _send(socket, frame)
+            await socket.close(code=code)
 
 
 def _let_go(transport: asyncio.Transport | None) -> None:

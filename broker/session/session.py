@@ -18,7 +18,7 @@ from broker.leases.releasing import Release
 from broker.leases.renewing import Renewal
 from broker.leases.resuming import Resume
 from broker.policy.entitlements import Entitlements
-from broker.session.framing import text_frame
+from broker.session.framing import pong_frame, text_frame
 from broker.session.settings import SessionSettings
 from kms.port import Caller
 from storage.records import LeaseRecord, SessionRecord
@@ -217,6 +217,11 @@ class Session:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(text_frame(frame))
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a ping; not while much is unread, which the next ping will find out about."""
+        if not (self.closed or self.congested or self._transport.is_closing()):
+            self._transport.write(pong_frame(payload))
 
     def _flush(self) -> None:
         frames = b"".join(self._unsent)
