@@ -1,6 +1,7 @@
 """Around every request: one line in the access log, one observation in the metrics, and no error that leaks.
 
 The log has method, route, status, time and admin; never a header, a query or a body, nor a path that was not matched.
+Requests without a credential have `STRANGERS_PER_S` lines a second; the next line says how many had none.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from broker.api.errors import NoSuchPath, TooLarge, WrongMethod
 from broker.api.problems import internal_problem, problem_of
 from broker.clock import Clock
 from broker.errors import BadRequest, BrokerError
+from broker.vault.pacing import Pace
 
 CLIENT_GONE: Final = 499
 SWITCHED: Final = 101
+STRANGERS_PER_S: Final = 20.0
+STRANGERS_AT_ONCE: Final = 200
 _log = structlog.get_logger("tokenbroker.api")
 
 
@@ -32,8 +36,28 @@ class Observer(Protocol):
         ...
 
 
+class _Lines:
+    """Which requests have a line in the log."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pace = Pace(rate_per_s=STRANGERS_PER_S, burst=STRANGERS_AT_ONCE)
+        self._left_out = 0
+
+    def allowed(self, admin: str) -> dict[str, int] | None:
+        """What to add to this request's line; None: it has none, and the next line counts it."""
+        if not admin and self._pace.take(self._clock.monotonic()) > 0:
+            self._pace.give_back()
+            self._left_out += 1
+            return None
+        before, self._left_out = self._left_out, 0
+        return {"left_out": before} if before else {}
+
+
 def watched(*, clock: Clock, observer: Observer) -> Middleware:
     """The outermost layer: tells the access log and the metrics how each request ended."""
+
+    lines = _Lines(clock)
 
     @web.middleware
     async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -49,14 +73,17 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
                 duration_s = clock.monotonic() - started
                 route = _template(request)
                 method = request.method if route else "?"
-                _log.info(
-                    "api.request",
-                    method=method,
-                    route=route,
-                    status=status,
-                    duration_s=round(duration_s, 6),
-                    admin=request.get(ADMIN, ""),
-                )
+                admin = request.get(ADMIN, "")
+                if (more := lines.allowed(admin)) is not None:
+                    _log.info(
+                        "api.request",
+                        method=method,
+                        route=route,
+                        status=status,
+                        duration_s=round(duration_s, 6),
+                        admin=admin,
+                        **more,
+                    )
                 observer.observe(method=method, route=route, status=status, duration_s=duration_s)
 
     return watch
