@@ -36,7 +36,7 @@ class Renewal(Operation):
         failed: Callable[[Renewal], None] | None = None,
     ) -> None:
         """failed: told when a push could not be made; a request is answered instead."""
-        super().__init__(line="" if request_id is None else holder.worker, leases_named=len(leases))
+        super().__init__(line=holder.worker, leases_named=len(leases))
         self._failed = failed
         self.holder = holder
         self.id = request_id

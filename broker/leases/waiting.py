@@ -1,4 +1,4 @@
-"""What waits for the desk: the broker's own operations first, then those of each worker in turn.
+"""What waits for the desk: the broker's own operations first, then those of each worker in turn, renewals included.
 
 So a worker that asks for much, or for the same again and again, waits for itself, and neither revocations nor others
 wait for it. Deciding and writing is the desk's.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.operation import Operation
+from broker.leases.renewing import Renewal
 from broker.leases.waiting import Waiting
 
 
@@ -120,3 +121,13 @@ def test_everything_that_was_added_is_taken_once(added: list[tuple[str, int]], m
     for line in ("", "a", "b", "c"):
         numbers = [each.number for each in taken if each.line == line]  # type: ignore[attr-defined]  # Errands
         assert numbers == sorted(numbers)
+
+
+def test_renewals_wait_in_their_workers_line() -> None:
+    """Also those that the broker makes by itself: a worker with many short leases delays no revocation with them."""
+
+    class Nobody:
+        worker = "w"
+
+    renewal = Renewal(holder=Nobody(), leases=("a", "b"))  # type: ignore[arg-type]  # only its name is asked for
+    assert (renewal.line, renewal.leases_named) == ("w", 2)
