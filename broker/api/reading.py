@@ -14,6 +14,8 @@ from broker.api.route import AnyRoute, Call, convert_params
 from broker.errors import BadRequest
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+UNPROVED_BODY_BYTES_MAX: Final = 4096
+"""Longest body of an operation that asks for no credential: strangers must not fill the memory."""
 BODY_S: Final = 30.0
 """Longest time for a body to arrive."""
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -22,21 +24,33 @@ IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 async def read_body(route: AnyRoute, request: web.Request) -> bytes:
     """The bytes of the body; empty for an operation without one.
 
-    WrongMediaType: not JSON. TooLarge: over 1 MiB. BodyTooSlow: not here within 30 s.
+    WrongMediaType: not JSON. TooLarge: over the route's bound, 1 MiB at most. BodyTooSlow: not here within 30 s, or cut
+    off.
     """
     if not route.takes_body:
         return b""
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
         raise WrongMediaType
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise TooLarge
+    bound = UNPROVED_BODY_BYTES_MAX if route.roles is None else BODY_BYTES_MAX
+    if (request.content_length or 0) > bound:
+        raise _too_large(bound)
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
-            return await request.read()
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > bound:
+                    raise _too_large(bound)
     except TimeoutError:
         raise BodyTooSlow(f"the body did not arrive within {BODY_S:g} s; send it again") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge from None
+    except ConnectionError:
+        raise BodyTooSlow("the connection ended before the body did") from None
+    return bytes(body)
+
+
+def _too_large(bound: int) -> TooLarge:
+    most = f"{bound // 2**20} MiB" if bound >= 2**20 else f"{bound // 2**10} KiB"
+    return TooLarge(f"the body is longer than {most}; send less at once")
 
 
 def read_call(route: AnyRoute, request: web.Request, body: bytes, *, admin: str, source: str) -> Call[Any, Any, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from broker.api.metrics import Readout
@@ -112,3 +114,33 @@ def test_the_reference_names_every_operation_and_refusal() -> None:
         assert f"| {route.operation} | `{route.method} {route.path}` |" in text
     for code in ("precondition_failed", "rate_limited", "key_reused", "too_large"):
         assert f"| `{code}` |" in text
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["with its length", "in chunks"])
+async def test_strangers_send_short_bodies(site, declared: bool) -> None:
+    """Where nobody has to be known, a body of a few kilobytes is refused before it is read to its end."""
+    body = b'{"code":"' + b"x" * 8000 + b'"}'
+
+    async def pieces():
+        yield body
+
+    headers = {"Content-Type": "application/json"}
+    async with site.http.post(f"{site.url}/v1/enroll", data=body if declared else pieces(), headers=headers) as answer:
+        assert answer.status == 413
+        assert (await answer.json(content_type=None))["code"] == "too_large"
+
+
+async def test_whoever_leaves_within_a_body_is_no_bug_of_ours(site) -> None:
+    """A connection that is cut within its body leaves no error and no traceback in the log."""
+    with structlog.testing.capture_logs() as logs:
+        where = urlsplit(site.url)
+        _, writer = await asyncio.open_connection(where.hostname, where.port)
+        head = "POST /v1/enroll HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        writer.write(head.encode())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            while not any(line["event"] == "api.request" for line in logs):  # noqa: ASYNC110 - logs know no Event
+                await asyncio.sleep(0.01)
+    assert [line for line in logs if line["log_level"] == "error"] == []
