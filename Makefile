@@ -50,7 +50,7 @@ lock: $(STAMP)             ## recompile constraints.txt: names, versions, hashes
 	mkdir -p build/lock
 	sed '/"tokenbroker-client==/d' pyproject.toml > build/lock/pyproject.toml
 	printf 'hatchling>=1.27\neditables\n' > build/lock/build.in
-	cd build/lock && ../../$(BIN)/pip-compile --quiet --extra dev --generate-hashes --strip-extras --allow-unsafe \
+	cd build/lock && ../../$(BIN)/pip-compile --quiet --extra dev --extra aws --extra azure --extra gcp --extra pkcs11 --generate-hashes --strip-extras --allow-unsafe \
 		--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file ../../constraints.txt pyproject.toml build.in
 

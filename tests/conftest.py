@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("storage.conformance", "kms.conformance")
+
+
+def _part(name: str) -> ModuleType:
+    """A module of tests/parts: a real server, or what stands between it and us. Tests are no package, hence by path."""
+    known = f"parts_{name}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, Path(__file__).with_name("parts") / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[known] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[known])
+    return sys.modules[known]
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Any]:
+    """A running moto server (`parts/moto.py`), for the whole run."""
+    with _part("moto").serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bao() -> Iterator[Any]:
+    """A running OpenBao server (`parts/bao.py`), for the whole run."""
+    with _part("bao").serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def proxies() -> ModuleType:
+    """The module `parts/proxy.py`: an HTTP proxy that counts, and fails on demand."""
+    return _part("proxy")
 
 
 @pytest.hookimpl(trylast=True)

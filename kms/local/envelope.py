@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from kms.errors import Corrupt
-from kms.local.framing import framed
+from kms.framing import framed
 from kms.port import KEY_BYTES
 
 BLOB_FORMAT = 1

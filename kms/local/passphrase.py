@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from kms.errors import BadKey
+from kms.framing import framed
 from kms.local.document import Argon2Entry
-from kms.local.framing import framed
 from kms.local.private_files import read_private
 from kms.local.uri import LocalUri
 

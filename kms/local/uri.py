@@ -5,12 +5,11 @@ Percent-encoding is undone in PATH and in the values. Whether the files exist an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from kms.errors import BadKey
+from kms.key_uri import decoded, split_uri
 
 SCHEME = "local"
 _OPTIONS = ("passphrase-file", "passphrase-env", "policy")
@@ -37,41 +36,17 @@ def parse_uri(uri: str) -> LocalUri:
 
     BadKey: another scheme, no path, an unknown, empty or repeated option, both passphrase options, a NUL character.
     """
-    scheme, _, rest = uri.partition(":")
-    path, _, query = rest.partition("?")
-    if scheme != SCHEME or not path:
-        raise BadKey("a local key URI reads local:PATH, for example local:/var/lib/tokenbroker/kms.key")
-    options = _options(query)
+    path, options = split_uri(uri, scheme=SCHEME, example="local:/var/lib/tokenbroker/kms.key", options=_OPTIONS)
     if "passphrase-file" in options and "passphrase-env" in options:
         raise BadKey("name the passphrase once: passphrase-file or passphrase-env, not both")
     return LocalUri(
         uri=uri,
-        key_file=_path(path),
+        key_file=_path(decoded(path)),
         passphrase_file=_path(options["passphrase-file"]) if "passphrase-file" in options else None,
-        passphrase_env=_decoded(options["passphrase-env"]) if "passphrase-env" in options else None,
+        passphrase_env=options.get("passphrase-env"),
         policy_file=_path(options["policy"]) if "policy" in options else None,
     )
 
 
-def _options(query: str) -> Mapping[str, str]:
-    options: dict[str, str] = {}
-    for part in query.split("&") if query else ():
-        name, _, value = part.partition("=")
-        if name not in _OPTIONS:
-            # The name alone: what follows may be a passphrase that somebody put into the URI by mistake.
-            raise BadKey(f"unknown option {name!r}; a local key takes {', '.join(_OPTIONS)}")
-        if name in options or not value:
-            raise BadKey(f"the option {name} is given once, with a value")
-        options[name] = value
-    return options
-
-
 def _path(text: str) -> Path:
-    return Path(_decoded(text)).absolute()
-
-
-def _decoded(text: str) -> str:
-    decoded = unquote(text, errors="surrogateescape")
-    if "\0" in decoded:
-        raise BadKey("a path or name holds a NUL character")
-    return decoded
+    return Path(text).absolute()
