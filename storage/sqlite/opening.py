@@ -20,10 +20,9 @@ from storage.sqlite.connection import connect, create_file, use_wal
 from storage.sqlite.failures import from_os, from_sqlite
 from storage.sqlite.migrations import migrate
 from storage.sqlite.readers import READERS, Readers
-from storage.sqlite.statements import Statements
+from storage.sqlite.statements import Catalog, Statements
 from storage.sqlite.storage import SqliteStorage
 from storage.sqlite.thread import ThreadedConnection
-from storage.sqlite.work import Catalog
 from storage.sqlite.writer import Writer
 
 BUSY_TIMEOUT_S = 2.0

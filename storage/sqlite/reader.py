@@ -16,8 +16,8 @@ from storage.codec import Cell
 from storage.errors import Damaged
 from storage.port import Change, Page
 from storage.sqlite.statements import Statements
-from storage.sqlite.work import key_from_json
 from storage.table import Key
+from storage.work import key_from_json
 
 
 def get(connection: sqlite3.Connection, table: Statements, key: Key) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from storage.codec import Cell, Codec, Row
 from storage.sqlite.schema import quote, quoted
-from storage.table import Key
+from storage.table import Key, Record
 
 BATCH_MAX = 128
 """Most rows of one statement; with the widest table that is far below SQLite's least limit of 32 766 variables."""
@@ -140,6 +140,9 @@ class Statements:
             f"UPDATE {self._name} AS t SET {assign} FROM (VALUES {values}) AS v "
             f'WHERE {match} AND t."rev" = {at["rev"]} - 1'
         )
+
+
+Catalog = Mapping[type[Record], Statements]
 
 
 def flat(rows: Sequence[Row]) -> list[Cell]:

@@ -14,17 +14,17 @@ from typing import TypeVar
 from storage.bounds import check_keys, check_page
 from storage.codec import instant_to_int
 from storage.errors import Unavailable
+from storage.group_commit import Committer
 from storage.news import News
 from storage.port import PAGE_MAX, Change, Commit, Committed, Health, Page
 from storage.sqlite import reader
 from storage.sqlite.backup import write_backup
-from storage.sqlite.committer import Committer
 from storage.sqlite.readers import Readers
-from storage.sqlite.statements import Statements
+from storage.sqlite.statements import Catalog
 from storage.sqlite.thread import ThreadedConnection
-from storage.sqlite.work import Catalog, prepare
 from storage.sqlite.writer import Writer
 from storage.table import Key, R, Record
+from storage.work import prepare
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class SqliteStorage:
     ) -> None:
         self._path = path
         self._catalog = catalog
+        self._codecs = {kind: table.codec for kind, table in catalog.items()}
         self._writer = writer
         self._thread = thread
         self._readers = readers
@@ -96,7 +97,7 @@ class SqliteStorage:
 
     async def commit(self, commit: Commit) -> Committed:
         """See the port."""
-        return await self._committer.commit(prepare(commit, self._catalog))
+        return await self._committer.commit(prepare(commit, self._codecs))
 
     async def feed(self, after: int, limit: int = PAGE_MAX) -> list[Change]:
         """See the port."""
@@ -114,7 +115,7 @@ class SqliteStorage:
     async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = PAGE_MAX) -> int:
         """See the port."""
         check_page(limit)
-        table: Statements = self._catalog[kind]
+        table = self._catalog[kind]
         table.codec.due_column(column)
         return await self._write(lambda: self._writer.prune(table, column, instant_to_int(before), limit))
 

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from storage.codec import Row
-from storage.errors import Conflict, OutOfBounds, StorageError
+from storage.errors import Conflict, OutOfBounds
 from storage.port import Committed
 from storage.records.audit import AuditBlockRecord
 from storage.sqlite.failures import from_sqlite
-from storage.sqlite.statements import Statements, batches, flat
-from storage.sqlite.work import Append, Catalog, Rows, Work
+from storage.sqlite.statements import Catalog, Statements, batches, flat
+from storage.work import Append, Outcome, Work, changed, independent, merged
 
 LOGS_REMEMBERED = 1024
 """Audit logs whose next number is kept in memory; beyond it they are looked up again."""
@@ -32,8 +31,6 @@ _NEXT = "SELECT seq + count FROM audit_block WHERE log = ? ORDER BY seq DESC LIM
 
 _UNBINDABLE = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """What Python's sqlite3 raises for a value that it cannot bind, apart from Python's own errors."""
-
-Outcome = Committed | StorageError
 
 
 class Writer:
@@ -56,7 +53,7 @@ class Writer:
         """
         with self._failures(), self._rollback():
             self._begin()
-            outcomes = self._together(works) if _independent(works) else None
+            outcomes = self._together(works) if independent(works) else None
             if outcomes is None:
                 outcomes = self._one_by_one(works)
             self._connection.execute("COMMIT")
@@ -120,14 +117,15 @@ class Writer:
 
     def _write(self, works: Sequence[Work]) -> Sequence[Committed]:
         try:
-            for table, rows in _merged(works, "inserts").items():
+            for codec, rows in merged(works, "inserts").items():
+                table = self._catalog[codec.kind]
                 for start, size in batches(len(rows)):
                     self._connection.execute(table.insert(size), flat(rows[start : start + size]))
-            for table, rows in _merged(works, "updates").items():
-                self._update(table, rows)
-            for table, rows in _merged(works, "deletes").items():
-                if self._connection.executemany(table.delete, rows).rowcount != len(rows):
-                    raise Conflict(_changed(table))
+            for codec, rows in merged(works, "updates").items():
+                self._update(self._catalog[codec.kind], rows)
+            for codec, rows in merged(works, "deletes").items():
+                if self._connection.executemany(self._catalog[codec.kind].delete, rows).rowcount != len(rows):
+                    raise Conflict(changed(codec))
             seqs = self._append([work.append for work in works])
             positions = self._announce([work.feed for work in works])
         except sqlite3.IntegrityError as error:
@@ -141,7 +139,7 @@ class Writer:
         for start, size in batches(len(rows)):
             count = self._connection.execute(table.update(size), flat(rows[start : start + size])).rowcount
             if count != size:
-                raise Conflict(_changed(table))
+                raise Conflict(changed(table.codec))
 
     def _append(self, appends: Sequence[Append | None]) -> list[int]:
         """Insert the blocks, numbered in order; the first number of each, -1 where there was nothing to append."""
@@ -201,37 +199,6 @@ class Writer:
             raise
 
 
-def _merged(works: Sequence[Work], part: str) -> Rows:
-    if len(works) == 1:
-        rows: Rows = getattr(works[0], part)
-        return rows
-    merged: dict[Statements, list[Any]] = {}
-    for work in works:
-        for table, rows_of_one in getattr(work, part).items():
-            merged.setdefault(table, []).extend(rows_of_one)
-    return merged
-
-
-def _independent(works: Sequence[Work]) -> bool:
-    """Whether writing kind by kind equals writing call by call: no two calls touch the same record."""
-    if len(works) == 1 or not any(work.updates or work.deletes for work in works):
-        return True  # inserts alone: a key that occurs twice fails by itself
-    seen: dict[Statements, set[Any]] = {}
-    for work in works:
-        # A work names a record once (`prepare` saw to it), so whatever was seen already is another work's.
-        for table, keys in work.touched():
-            known = seen.setdefault(table, set())
-            if not known.isdisjoint(keys):
-                return False
-            known |= keys
-    return True
-
-
 @cache
 def _announcement(lines: int) -> str:
     return 'INSERT INTO feed ("table", "key") VALUES ' + ",".join(["(?,?)"] * lines)  # noqa: S608 - constants only
-
-
-def _changed(table: Statements) -> str:
-    name = table.codec.table.name
-    return f"table {name!r}: a record changed since it was read, or is gone; read again and retry"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from storage import group_commit
 from storage.conformance.samples import following, lease
 from storage.errors import Conflict, Unavailable
 from storage.port import AuditAppend, Commit, Committed
 from storage.records import LeaseRecord
-from storage.sqlite import committer, open_sqlite
+from storage.sqlite import open_sqlite
 from storage.sqlite.storage import SqliteStorage
 
 
@@ -94,7 +95,7 @@ async def test_a_conflict_in_a_group_costs_only_that_group(storage: SqliteStorag
 
 async def test_too_many_waiting_calls_are_refused(storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the bound the next call is Unavailable at once; those accepted succeed, and so do later ones."""
-    monkeypatch.setattr(committer, "WAITING_MAX", 8)
+    monkeypatch.setattr(group_commit, "WAITING_MAX", 8)
     outcomes = await asyncio.gather(
         *(storage.commit(Commit(inserts=[lease(n)])) for n in range(20)), return_exceptions=True
     )
@@ -104,8 +105,8 @@ async def test_too_many_waiting_calls_are_refused(storage: SqliteStorage, monkey
 
 async def test_a_group_is_bounded(storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls beyond a group's bounds go with the next one; a call that is too large for any goes alone."""
-    monkeypatch.setattr(committer, "GROUP_ITEMS_MAX", 10)
-    monkeypatch.setattr(committer, "GROUP_CALLS_MAX", 3)
+    monkeypatch.setattr(group_commit, "GROUP_ITEMS_MAX", 10)
+    monkeypatch.setattr(group_commit, "GROUP_CALLS_MAX", 3)
     statements: list[str] = []
     await storage._thread.set_trace_callback(statements.append)
     sizes = (1, 1, 1, 1, 8, 5, 30)

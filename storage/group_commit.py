@@ -1,7 +1,7 @@
 """Group commit: calls that arrive while one transaction is on its way to disk share the next one.
 
-Lives on the event loop and owns no task: the writer thread's answer starts the next group. What a group writes, and
-what a conflict undoes, is `writer`'s business.
+Lives on the event loop and owns no task: an adapter's answer to one group starts the next. What a group writes, and
+what a conflict undoes, is the adapter's business.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from storage.errors import StorageError, Unavailable
 from storage.port import Committed
-from storage.sqlite.work import Work
-from storage.sqlite.writer import Outcome
+from storage.work import Outcome, Work
 
 WAITING_MAX = 4096
 """Commit calls that may wait for their group; the next one is refused with Unavailable."""
@@ -36,8 +35,8 @@ class _Call(NamedTuple):
 class Committer:
     """Takes commits in, in order, and resolves each when its group's transaction is on disk.
 
-    submit: sends a group to the writer. announced: told the newest feed position after a group that announced.
-    answer_s: the writer's time for one group; then all who wait are told Unavailable.
+    submit: sends a group to the database. announced: told the newest feed position after a group that announced.
+    answer_s: the database's time for one group; then all who wait are told Unavailable.
     """
 
     def __init__(self, *, submit: Submit, announced: Callable[[int], None], answer_s: float) -> None:

@@ -1,0 +1,144 @@
+"""One commit call, turned into rows before it queues: what is wrong with it is its caller's alone.
+
+Bounds are `storage.bounds`' business, conversion `storage.codec`'s, writing the adapters'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+
+from storage.bounds import check_commit, frame
+from storage.codec import Codec, Row
+from storage.errors import OutOfBounds, StorageError
+from storage.port import Commit, Committed
+from storage.table import Key, Record
+
+Codecs = Mapping[type[Record], Codec[Any]]
+Rows = Mapping[Codec[Any], Sequence[Row]]
+Outcome = Committed | StorageError
+"""What became of one call; a refusal is a value here, so that it can be handed to the one whose it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Append:
+    """One audit block that still lacks its number."""
+
+    log: int
+    count: int
+    entries: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A commit as rows. deletes: the key's cells and the revision. feed: table, and key as JSON. items: how many."""
+
+    inserts: Rows
+    updates: Rows
+    deletes: Rows
+    append: Append | None
+    feed: Sequence[Row]
+    items: int
+
+    def touched(self) -> Iterator[tuple[Codec[Any], set[Any]]]:
+        """The keys that this work writes, per table, comparable with those of other works only."""
+        for codec, rows in chain(self.inserts.items(), self.updates.items()):
+            yield codec, codec.bare_keys(rows)
+        for codec, rows in self.deletes.items():
+            one = len(codec.table.key) == 1
+            yield codec, {row[0] if one else row[:-1] for row in rows}
+
+
+def prepare(commit: Commit, codecs: Codecs) -> Work:
+    """The commit as rows.
+
+    OutOfBounds: as `check_commit`, or a record is named twice. KeyError: a record type
+    this storage does not keep. TypeError: a field holds another type than its hint says.
+    """
+    items = check_commit(commit)
+    audit = commit.audit
+    work = Work(
+        inserts=_rows(commit.inserts, codecs),
+        updates=_rows(commit.updates, codecs),
+        deletes=_grouped((codecs[kind], (*key, rev)) for kind, key, rev in commit.deletes),
+        append=audit and Append(log=audit.log, count=len(audit.entries), entries=frame(audit.entries)),
+        feed=[(table, key_to_json(key)) for table, key in commit.announce],
+        items=items,
+    )
+    _check_once(work)
+    return work
+
+
+def key_to_json(key: Key) -> str:
+    """The key as the feed keeps it."""
+    return msgspec.json.encode(key).decode()
+
+
+def key_from_json(text: str) -> Key:
+    """The key that `key_to_json` wrote. msgspec.MsgspecError: it did not."""
+    return msgspec.json.decode(text, type=Key)
+
+
+def merged(works: Sequence[Work], part: Literal["inserts", "updates", "deletes"]) -> Rows:
+    """One part of several works, as if they were one."""
+    if len(works) == 1:
+        rows: Rows = getattr(works[0], part)
+        return rows
+    found: dict[Codec[Any], list[Any]] = {}
+    for work in works:
+        for codec, rows_of_one in getattr(work, part).items():
+            found.setdefault(codec, []).extend(rows_of_one)
+    return found
+
+
+def independent(works: Sequence[Work]) -> bool:
+    """Whether writing kind by kind equals writing call by call: no two calls touch the same record."""
+    if len(works) == 1 or not any(work.updates or work.deletes for work in works):
+        return True  # inserts alone: a key that occurs twice fails by itself
+    seen: dict[Codec[Any], set[Any]] = {}
+    for work in works:
+        # A work names a record once (`prepare` saw to it), so whatever was seen already is another work's.
+        for codec, keys in work.touched():
+            known = seen.setdefault(codec, set())
+            if not known.isdisjoint(keys):
+                return False
+            known |= keys
+    return True
+
+
+def changed(codec: Codec[Any]) -> str:
+    """What a lost compare-and-set is told."""
+    return f"table {codec.table.name!r}: a record changed since it was read, or is gone; read again and retry"
+
+
+def _rows(records: Sequence[Record], codecs: Codecs) -> Rows:
+    found: dict[type[Record], tuple[Callable[[Any], Row], list[Row]]] = {}
+    for record in records:
+        kind = type(record)
+        entry = found.get(kind)
+        if entry is None:
+            codec = codecs[kind]
+            entry = found[kind] = (codec.to_row, [])
+        to_row, rows = entry
+        rows.append(to_row(record))
+    return {codecs[kind]: rows for kind, (_, rows) in found.items()}
+
+
+def _check_once(work: Work) -> None:
+    seen: dict[Codec[Any], set[Any]] = {}
+    for codec, keys in work.touched():
+        seen.setdefault(codec, set()).update(keys)
+    records = sum(len(rows) for part in (work.inserts, work.updates, work.deletes) for rows in part.values())
+    if sum(map(len, seen.values())) != records:
+        raise OutOfBounds("a commit names each record at most once; split it")
+
+
+def _grouped(pairs: Iterable[tuple[Codec[Any], Row]]) -> Rows:
+    found: dict[Codec[Any], list[Row]] = {}
+    for codec, row in pairs:
+        found.setdefault(codec, []).append(row)
+    return found
