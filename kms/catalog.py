@@ -90,10 +90,20 @@ def _load(entry: EntryPoint) -> KmsProvider:
     try:
         provider: KmsProvider = entry.load()
     except Exception as error:
-        raise BadKey(
-            f"the adapter {entry.value} cannot be loaded ({type(error).__name__}); install what it depends on"
-        ) from error
+        raise BadKey(f"the adapter {entry.value} cannot be loaded ({_kind(error)}); {_remedy(entry)}") from error
     return provider
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong; of a missing module its name, which is no secret and says what to install."""
+    missing = f" {error.name}" if isinstance(error, ImportError) and error.name else ""
+    return f"{type(error).__name__}{missing}"
+
+
+def _remedy(entry: EntryPoint) -> str:
+    if not entry.extras or entry.dist is None:
+        return "install what it depends on"
+    return f"install what it depends on: pip install '{entry.dist.name}[{','.join(entry.extras)}]'"
 
 
 def _shown(uri: str) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied, KmsError, Unavailable
 from kms.naming import naming
-from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
+from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap, wraps_only
 
 CALL_DEADLINE_S = 5.0
 """How long one call of an adapter may take, unless the guard is told otherwise."""
@@ -67,6 +67,11 @@ class GuardedKms:
     def uri(self) -> str:
         """The key URI as configured; what the adapter says of itself does not matter here."""
         return self._uri
+
+    @property
+    def wraps_only(self) -> bool:
+        """Whether the adapter says that it never opens here (`kms.port.WrapsOnly`)."""
+        return wraps_only(self._adapter)
 
     async def wrap(self, key: bytes, context: Mapping[str, str]) -> Wrap:
         """As the port says; a key of another size or a context over its bound is BadKey, and nothing is asked."""

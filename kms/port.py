@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 KEY_BYTES = 32
 """Size of every key that is wrapped or unwrapped."""
@@ -80,6 +80,21 @@ class Kms(Protocol):
     async def describe(self) -> Description:
         """What operators should see of this key. Raises Unavailable, Denied, BadKey."""
         ...
+
+
+@runtime_checkable
+class WrapsOnly(Protocol):
+    """What a Kms says of itself besides, if what opens its wraps may be elsewhere; one that says nothing opens them."""
+
+    @property
+    def wraps_only(self) -> bool:
+        """Whether `unwrap` is Denied here to everybody, always, and that is no fault."""
+        ...
+
+
+def wraps_only(kms: object) -> bool:
+    """Whether this Kms wraps, and never opens here."""
+    return isinstance(kms, WrapsOnly) and kms.wraps_only
 
 
 class KmsProvider(Protocol):

@@ -2,27 +2,21 @@
 
 Layout (docs/spec/kms-local.md, "Wrapped key"): format byte 0x01, version as 4 bytes big-endian, HPKE enc (32 bytes),
 ciphertext and tag (48 bytes). Which version wraps, and who may unwrap, is not decided here.
-
-HPKE base mode does not authenticate the sender: whoever knows the public key can make a wrap that opens. The port
-promises secrecy and binding, not origin; the broker MACs the rows that hold wraps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from kms.errors import Corrupt
-from kms.framing import framed
-from kms.port import KEY_BYTES
+from kms.hpke_wrap import MESSAGE_BYTES, bound_info, decrypt_key, encrypt_key
 
 BLOB_FORMAT = 1
 """First byte of every blob; another layout takes another number."""
-BLOB_BYTES = 5 + 32 + KEY_BYTES + 16
-"""Size of every blob: header, enc, ciphertext, tag."""
+BLOB_BYTES = 5 + MESSAGE_BYTES
+"""Size of every blob: header, message."""
 INFO_LABEL = b"tokenbroker/kms-local/v1"
 """First field of the HPKE `info`."""
 
@@ -31,7 +25,7 @@ def wrap_key(
     key: bytes, *, public_key: X25519PublicKey, key_id: str, version: int, context: Mapping[str, str]
 ) -> bytes:
     """The blob that only the private key of this version opens, under an equal context. key: 32 bytes."""
-    message = _suite().encrypt(key, public_key, info(key_id=key_id, version=version, context=context))
+    message = encrypt_key(key, public_key=public_key, info=info(key_id=key_id, version=version, context=context))
     return bytes([BLOB_FORMAT]) + version.to_bytes(4, "big") + message
 
 
@@ -41,10 +35,8 @@ def unwrap_key(
     """The 32 bytes in `blob`, which names `version`. Corrupt: changed, another key's, or another context."""
     if version_of(blob) != version:
         raise Corrupt
-    try:
-        return _suite().decrypt(blob[5:], private_key, info(key_id=key_id, version=version, context=context))
-    except (InvalidTag, ValueError) as error:
-        raise Corrupt from error
+    bound = info(key_id=key_id, version=version, context=context)
+    return decrypt_key(blob[5:], private_key=private_key, info=bound)
 
 
 def version_of(blob: bytes) -> int:
@@ -57,14 +49,5 @@ def version_of(blob: bytes) -> int:
 
 
 def info(*, key_id: str, version: int, context: Mapping[str, str]) -> bytes:
-    """The HPKE `info` (RFC 9180, section 5.1): label, key id, version, then names and values sorted by name.
-
-    Python sorts text by code point, which is the order of its UTF-8 bytes as well.
-    """
-    pairs = (part.encode() for name in sorted(context) for part in (name, context[name]))
-    return framed(INFO_LABEL, key_id.encode(), str(version).encode(), *pairs)
-
-
-def _suite() -> Suite:
-    """RFC 9180: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM (sections 7.1 to 7.3)."""
-    return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    """The HPKE `info`: label, key id, version, then the context."""
+    return bound_info(INFO_LABEL, key_id.encode(), str(version).encode(), context=context)

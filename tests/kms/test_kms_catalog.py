@@ -50,6 +50,7 @@ is-away = elsewhere_adapters:is_away
 fails-to-close = elsewhere_adapters:fails_to_close
 is-no-context = elsewhere_adapters:is_no_context
 missing = elsewhere_missing:opens
+hungry = elsewhere_hungry:opens [cloud]
 local = elsewhere_adapters:opens
 """
 
@@ -63,6 +64,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     (site / "elsewhere_adapters.py").write_text(ADAPTERS)
+    (site / "elsewhere_hungry.py").write_text("import an_sdk_that_nobody_installed\n")
     monkeypatch.syspath_prepend(str(site))
 
 
@@ -85,9 +87,9 @@ async def test_a_closed_key_no_longer_answers(key_file: Path) -> None:
 async def test_an_unknown_scheme_lists_the_known_ones_and_the_way_to_others() -> None:
     """The error says what is installed, and how to install another."""
     with pytest.raises(BadKey, match=r"installed: .*local.*tokenbroker\.kms") as caught:
-        async with open_kms("aws-kms:arn:aws:kms:eu-west-1:1:key/x"):
+        async with open_kms("elsewhere-kms:region-1:1:key/x"):
             pass
-    assert caught.value.kms_key == "aws-kms:arn:aws:kms:eu-west-1:1:key/x"
+    assert caught.value.kms_key == "elsewhere-kms:region-1:1:key/x"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,16 @@ async def test_an_adapter_that_cannot_be_loaded_is_a_bad_key() -> None:
     with pytest.raises(BadKey, match=r"cannot be loaded.*install"):
         async with open_kms("missing:it"):
             pass
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_missing_extra_is_named_as_it_is_installed() -> None:
+    """An adapter whose SDK is missing says which module that is, and the command that installs it."""
+    with pytest.raises(BadKey) as caught:
+        async with open_kms("hungry:it"):
+            pass
+    assert "ModuleNotFoundError an_sdk_that_nobody_installed" in str(caught.value)
+    assert str(caught.value).endswith("pip install 'elsewhere[cloud]'")
 
 
 @pytest.mark.usefixtures("elsewhere")
