@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from storage.errors import Damaged, OutOfBounds
-from storage.port import AUDIT_BYTES_MAX, AUDIT_ENTRY_MAX, COMMIT_MAX, PAGE_MAX, AuditAppend, Commit
+from storage.port import AUDIT_BYTES_MAX, AUDIT_ENTRY_MAX, COMMIT_MAX, COUNT_MAX, PAGE_MAX, AuditAppend, Commit
 
 
 def check_commit(commit: Commit) -> int:
     """How many items the commit holds. OutOfBounds: more than `COMMIT_MAX`, or an audit entry of a wrong size."""
-    items = len(commit.inserts) + len(commit.updates) + len(commit.deletes) + len(commit.announce)
+    parts = (commit.inserts, commit.updates, commit.deletes, commit.expects, commit.announce)
+    items = sum(map(len, parts))
     if commit.audit is not None:
         items += len(commit.audit.entries)
         _check_audit(commit.audit)
@@ -26,6 +27,12 @@ def check_page(limit: int) -> None:
     """Pass when 1 <= limit <= PAGE_MAX. OutOfBounds: otherwise."""
     if not 1 <= limit <= PAGE_MAX:
         raise OutOfBounds(f"a page holds 1 to {PAGE_MAX} records, {limit} were asked for; page with `after`")
+
+
+def check_count(limit: int) -> None:
+    """Pass when 1 <= limit <= COUNT_MAX. OutOfBounds: otherwise."""
+    if not 1 <= limit <= COUNT_MAX:
+        raise OutOfBounds(f"one count counts 1 to {COUNT_MAX} records, {limit} were asked for")
 
 
 def check_keys(count: int) -> None:

@@ -17,8 +17,10 @@ from storage.table import Key, R, Record
 
 PAGE_MAX = 1000
 """Most records in one answer of `select`, `due`, `feed`, and most keys in one `get_many`."""
+COUNT_MAX = 100_000
+"""Most records that one `count` counts."""
 COMMIT_MAX = 20_000
-"""Most inserts, updates, deletes, changes and audit entries together in one `commit`."""
+"""Most inserts, updates, deletes, expectations, changes and audit entries together in one `commit`."""
 AUDIT_ENTRY_MAX = 65_535
 """Most bytes in one audit entry: its length is framed in two bytes."""
 AUDIT_BYTES_MAX = 16 * 2**20
@@ -27,6 +29,14 @@ AUDIT_BYTES_MAX = 16 * 2**20
 
 class Delete(NamedTuple):
     """Remove the record of this kind and key, if its stored revision is still `rev`."""
+
+    kind: type[Record]
+    key: Key
+    rev: int
+
+
+class Expect(NamedTuple):
+    """Commit only if the record of this kind and key is stored at revision `rev`. It is not changed."""
 
     kind: type[Record]
     key: Key
@@ -54,6 +64,7 @@ class Commit:
 
     inserts: records with rev 1 whose keys must not exist.
     updates: whole records; the stored revision must be `record.rev - 1`.
+    expects: what the commit relies on and does not write; it must still be so at the moment at which this is written.
     audit: at most one append; its sequence numbers are assigned in commit order, without gaps.
     announce: records (of any kind) whose change the feed shall carry, as (table name, key).
     """
@@ -61,6 +72,7 @@ class Commit:
     inserts: Sequence[Record] = ()
     updates: Sequence[Record] = ()
     deletes: Sequence[Delete] = ()
+    expects: Sequence[Expect] = ()
     audit: AuditAppend | None = None
     announce: Sequence[tuple[str, Key]] = ()
 
@@ -121,6 +133,13 @@ class Storage(Protocol):
         """
         ...
 
+    async def count(self, kind: type[Record], *, index: str = "key", prefix: Key = (), limit: int) -> int:
+        """How many records equal `prefix` on the first columns of a declared index; `limit` if there are more.
+
+        Costs what the index costs to walk, not what the records weigh. limit: 1 to `COUNT_MAX`, else OutOfBounds.
+        """
+        ...
+
     async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
         """Records whose declared due column is at or before `before`, earliest first, ties by key."""
         ...
@@ -131,7 +150,7 @@ class Storage(Protocol):
         Returns only after it would survive power loss. Concurrent commits may share one trip to the disk; callers
         never see that. Commits of one caller that were issued in order are applied in order. Cancelling the caller
         leaves the commit either whole or absent, and never harms another caller's.
-        Conflict: a key existed, or a revision was another; nothing was changed.
+        Conflict: a key existed, or a revision was another, an expected one too; nothing was changed.
         Unavailable: nothing was changed, or, where the message says so, it is unknown; whole in any case.
         OutOfBounds: over `COMMIT_MAX`, an audit entry of a wrong size, a record named twice, or a value that a column
         cannot hold (an integer over 64 bits, text with a lone surrogate); nothing was changed.

@@ -35,11 +35,12 @@ class Append:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A commit as rows. deletes: the key's cells and the revision. feed: table, and key as JSON. items: how many."""
+    """A commit as rows. deletes, expects: key and revision. feed: table, and key as JSON. items: how many."""
 
     inserts: Rows
     updates: Rows
     deletes: Rows
+    expects: Rows
     append: Append | None
     feed: Sequence[Row]
     items: int
@@ -48,9 +49,11 @@ class Work:
         """The keys that this work writes, per table, comparable with those of other works only."""
         for codec, rows in chain(self.inserts.items(), self.updates.items()):
             yield codec, codec.bare_keys(rows)
-        for codec, rows in self.deletes.items():
-            one = len(codec.table.key) == 1
-            yield codec, {row[0] if one else row[:-1] for row in rows}
+        yield from _keys(self.deletes)
+
+    def relied_on(self) -> Iterator[tuple[Codec[Any], set[Any]]]:
+        """The keys that this work reads and does not write, likewise."""
+        yield from _keys(self.expects)
 
 
 def prepare(commit: Commit, codecs: Codecs) -> Work:
@@ -65,6 +68,7 @@ def prepare(commit: Commit, codecs: Codecs) -> Work:
         inserts=_rows(commit.inserts, codecs),
         updates=_rows(commit.updates, codecs),
         deletes=_grouped((codecs[kind], (*key, rev)) for kind, key, rev in commit.deletes),
+        expects=_grouped((codecs[kind], (*key, rev)) for kind, key, rev in commit.expects),
         append=audit and Append(log=audit.log, count=len(audit.entries), entries=frame(audit.entries)),
         feed=[(table, key_to_json(key)) for table, key in commit.announce],
         items=items,
@@ -83,7 +87,7 @@ def key_from_json(text: str) -> Key:
     return msgspec.json.decode(text, type=Key)
 
 
-def merged(works: Sequence[Work], part: Literal["inserts", "updates", "deletes"]) -> Rows:
+def merged(works: Sequence[Work], part: Literal["inserts", "updates", "deletes", "expects"]) -> Rows:
     """One part of several works, as if they were one."""
     if len(works) == 1:
         rows: Rows = getattr(works[0], part)
@@ -96,7 +100,7 @@ def merged(works: Sequence[Work], part: Literal["inserts", "updates", "deletes"]
 
 
 def independent(works: Sequence[Work]) -> bool:
-    """Whether writing kind by kind equals writing call by call: no two calls touch the same record."""
+    """Whether writing kind by kind equals writing call by call: no call touches what another touches or relies on."""
     if len(works) == 1 or not any(work.updates or work.deletes for work in works):
         return True  # inserts alone: a key that occurs twice fails by itself
     seen: dict[Codec[Any], set[Any]] = {}
@@ -107,7 +111,17 @@ def independent(works: Sequence[Work]) -> bool:
             if not known.isdisjoint(keys):
                 return False
             known |= keys
-    return True
+    return all(seen.get(codec, _NONE).isdisjoint(keys) for work in works for codec, keys in work.relied_on())
+
+
+_NONE: frozenset[Any] = frozenset()
+
+
+def _keys(rows: Rows) -> Iterator[tuple[Codec[Any], set[Any]]]:
+    """The keys of rows that are a key and a revision."""
+    for codec, rows_of_one in rows.items():
+        one = len(codec.table.key) == 1
+        yield codec, {row[0] if one else row[:-1] for row in rows_of_one}
 
 
 def changed(codec: Codec[Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from storage.conformance.opener import Opener
 from storage.conformance.samples import following, lease, sample
 from storage.errors import Conflict, OutOfBounds
-from storage.port import COMMIT_MAX, AuditAppend, Commit, Delete, Storage
+from storage.port import COMMIT_MAX, AuditAppend, Commit, Delete, Expect, Storage
 from storage.records import AuditBlockRecord, LeaseRecord, TokenRecord
 
 _LOG = 7
@@ -67,6 +67,32 @@ class CommitLaws:
                 for delete in (Delete(LeaseRecord, lease(1).key, 2), Delete(LeaseRecord, lease(9).key, 1)):
                     with _conflict():
                         await storage.commit(_with_everything(deletes=[delete]))
+
+    async def test_a_commit_needs_what_it_relies_on(self, opener: Opener) -> None:
+        """Conflict when an expected record is at another revision or absent; a right expectation changes nothing."""
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[lease(1), lease(5)]))
+            async with _unchanged(storage):
+                for key, rev in ((lease(1).key, 2), (lease(9).key, 1), (lease(9).key, 0)):
+                    with _conflict():
+                        await storage.commit(_with_everything(expects=[Expect(LeaseRecord, key, rev)]))
+            await storage.commit(_with_everything(expects=[Expect(LeaseRecord, lease(1).key, 1)]))
+            assert await storage.get(LeaseRecord, lease(1).key) == lease(1)
+
+    async def test_what_is_relied_on_holds_at_the_moment_of_writing(self, opener: Opener) -> None:
+        """Of commits on their way together, those behind the one that changes what they rely on lose, no others."""
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[lease(0)]))
+            relied = Expect(LeaseRecord, lease(0).key, 1)
+            outcomes = await asyncio.gather(
+                *(storage.commit(Commit(inserts=[lease(n)], expects=[relied])) for n in range(1, 5)),
+                storage.commit(Commit(updates=[following(lease(0))])),
+                *(storage.commit(Commit(inserts=[lease(n)], expects=[relied])) for n in range(5, 9)),
+                return_exceptions=True,
+            )
+            assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False] * 5 + [True] * 4
+            found = await storage.select(LeaseRecord)
+            assert [record.key for record in found.records] == [lease(n).key for n in range(5)]
 
     async def test_one_wrong_update_among_many_undoes_all(self, opener: Opener) -> None:
         """The last of a hundred updates loses: none of them happens."""
@@ -215,12 +241,14 @@ def _with_everything(
     inserts: list[LeaseRecord] | None = None,
     updates: list[LeaseRecord] | None = None,
     deletes: list[Delete] | None = None,
+    expects: list[Expect] | None = None,
 ) -> Commit:
     """A commit with something harmless of every sort, beside what it is given."""
     return Commit(
         inserts=[lease(50), *(inserts or [])],
         updates=[following(lease(5), reason="changed"), *(updates or [])],
         deletes=deletes or [],
+        expects=expects or [],
         audit=AuditAppend(_LOG, (b"entry",)),
         announce=[("lease", lease(50).key)],
     )

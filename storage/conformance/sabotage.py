@@ -44,6 +44,10 @@ class Passing:
             kind, index=index, prefix=prefix, where=where, after=after, descending=descending, limit=limit
         )
 
+    async def count(self, kind: type[Record], *, index: str = "key", prefix: Key = (), limit: int) -> int:
+        """Pass on."""
+        return await self.inner.count(kind, index=index, prefix=prefix, limit=limit)
+
     async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
         """Pass on."""
         return await self.inner.due(kind, column, before, limit)

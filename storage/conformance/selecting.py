@@ -9,7 +9,7 @@ import pytest
 from storage.conformance.opener import Opener
 from storage.conformance.samples import following, lease, sample
 from storage.errors import OutOfBounds
-from storage.port import PAGE_MAX, Commit, Delete, Storage
+from storage.port import COUNT_MAX, PAGE_MAX, Commit, Delete, Storage
 from storage.records import GrantRecord, LeaseRecord, TokenRecord, VersionRecord
 from storage.table import Key, R
 
@@ -61,6 +61,28 @@ class SelectLaws:
             assert [record.key for record in page.records] == [("t1", n) for n in range(4)]
             page = await storage.select(VersionRecord, prefix=("t1", 2))
             assert [record.key for record in page.records] == [("t1", 2)]
+
+    async def test_count_counts_what_equals_the_prefix(self, opener: Opener) -> None:
+        """A count is of the records that equal the prefix, in any declared order, and ends at its limit."""
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[*_versions(3, 4), *_versions(1, 1, "t1x")]))
+            assert await storage.count(VersionRecord, prefix=("t1",), limit=COUNT_MAX) == 4
+            assert await storage.count(VersionRecord, prefix=("t1",), limit=3) == 3
+            assert await storage.count(VersionRecord, prefix=("none",), limit=3) == 0
+            kept_under = (await storage.select(VersionRecord, limit=1)).records[0].data_key
+            under = await storage.select(VersionRecord, index="data_key", prefix=(kept_under,))
+            counted = await storage.count(VersionRecord, index="data_key", prefix=(kept_under,), limit=COUNT_MAX)
+            assert counted == len(under.records)
+            assert await storage.count(VersionRecord, limit=COUNT_MAX) == 13
+            with pytest.raises(KeyError):
+                await storage.count(VersionRecord, index="stage", limit=1)
+
+    async def test_a_count_is_bounded(self, opener: Opener) -> None:
+        """Fewer than one and more than COUNT_MAX are OutOfBounds."""
+        async with opener() as storage:
+            for limit in (0, COUNT_MAX + 1):
+                with pytest.raises(OutOfBounds):
+                    await storage.count(VersionRecord, limit=limit)
 
     async def test_prefix_and_after_together(self, opener: Opener) -> None:
         """Paging inside a prefix stays inside it, in both directions."""

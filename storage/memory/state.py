@@ -34,7 +34,7 @@ class State:
             self._expect(record, record.key, None)
         for record in commit.updates:
             self._expect(record, record.key, record.rev - 1)
-        for kind, key, rev in commit.deletes:
+        for kind, key, rev in (*commit.deletes, *commit.expects):
             self._expect(kind, key, rev)
         for shelf, row in puts:
             shelf.put(row)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
-from storage.bounds import check_keys, check_page
+from storage.bounds import check_count, check_keys, check_page
 from storage.codec import instant_to_int
 from storage.errors import Unavailable
 from storage.memory.state import State
@@ -60,6 +60,13 @@ class MemoryStorage:
             records=[shelf.codec.from_row(row) for row in rows],
             next=shelf.order_of(rows[-1], index) if more else None,
         )
+
+    async def count(self, kind: type[Record], *, index: str = "key", prefix: Key = (), limit: int) -> int:
+        """See the port."""
+        check_count(limit)
+        await self._turn()
+        walk = self._state.shelves[kind].walk(index, prefix=prefix, where={}, after=None, descending=False)
+        return sum(1 for _ in islice(walk, limit))
 
     async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
         """See the port."""

@@ -54,6 +54,11 @@ def select(
     )
 
 
+def count(connection: sqlite3.Connection, sql: str, parameters: Sequence[Cell]) -> int:
+    """How many rows a statement of `Statements.count` finds."""
+    return int(connection.execute(sql, parameters).fetchone()[0])
+
+
 def due(connection: sqlite3.Connection, table: Statements, column: str, before: int, limit: int) -> list[Any]:
     """Due records, earliest first."""
     rows = connection.execute(table.due(column), (before, limit)).fetchall()

@@ -41,6 +41,7 @@ class Statements:
         self._inserts: dict[int, str] = {}
         self._updates: dict[int, str] = {}
         self.delete = f"DELETE FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
+        self.expect = f"SELECT 1 FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
         self.nothing = f"SELECT {self._columns} FROM {self._name} LIMIT 0"
 
     def insert(self, rows: int) -> str:
@@ -116,6 +117,14 @@ class Statements:
         direction = " DESC" if descending else ""
         sql += " ORDER BY " + ", ".join(quote(name) + direction for name in order) + " LIMIT ?"
         return sql, parameters
+
+    def count(self, *, index: str, prefix: Key) -> str:
+        """How many rows equal the prefix; parameters: its cells, the most to count. KeyError: no such index."""
+        order = self.codec.table.order(index)
+        if len(prefix) > len(order):
+            raise KeyError(f"index {index!r} of table {self.codec.table.name!r} orders by {order}")
+        where = f" WHERE {_equal(order[: len(prefix)])}" if prefix else ""
+        return f"SELECT count(*) FROM (SELECT 1 FROM {self._name}{where} LIMIT ?)"
 
     def order_of(self, row: Row, index: str) -> Key:
         """The row's cells in the index's columns: what a following page takes as `after`."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from storage.bounds import check_keys, check_page
+from storage.bounds import check_count, check_keys, check_page
 from storage.codec import instant_to_int
 from storage.errors import Unavailable
 from storage.group_commit import Committer
@@ -87,6 +87,12 @@ class SqliteStorage:
             index=index, prefix=prefix, where=where or {}, after=after, descending=descending
         )
         return await self._readers.run(reader.select, table, index=index, sql=sql, parameters=parameters, limit=limit)
+
+    async def count(self, kind: type[Record], *, index: str = "key", prefix: Key = (), limit: int) -> int:
+        """See the port."""
+        check_count(limit)
+        sql = self._catalog[kind].count(index=index, prefix=prefix)
+        return await self._readers.run(reader.count, sql, (*prefix, limit))
 
     async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
         """See the port."""

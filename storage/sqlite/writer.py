@@ -117,6 +117,11 @@ class Writer:
 
     def _write(self, works: Sequence[Work]) -> Sequence[Committed]:
         try:
+            for codec, rows in merged(works, "expects").items():
+                # Before anything is written: what one work relies on, no other of the group writes (`independent`).
+                for row in dict.fromkeys(rows):
+                    if self._connection.execute(self._catalog[codec.kind].expect, row).fetchone() is None:
+                        raise Conflict(changed(codec))
             for codec, rows in merged(works, "inserts").items():
                 table = self._catalog[codec.kind]
                 for start, size in batches(len(rows)):

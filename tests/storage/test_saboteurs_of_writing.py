@@ -25,7 +25,7 @@ from storage.records import CheckpointRecord
 
 def changed(commit: Commit, **parts: Any) -> Commit:
     """The commit with other parts."""
-    names = ("inserts", "updates", "deletes", "audit", "announce")
+    names = ("inserts", "updates", "deletes", "expects", "audit", "announce")
     return Commit(**{name: getattr(commit, name) for name in names} | parts)
 
 
@@ -73,6 +73,19 @@ class DeletesAnyRevision(Passing):
             stored = await self.inner.get(kind, key)
             deletes += [Delete(kind, key, stored.rev)] if stored else []
         return await super().commit(changed(commit, deletes=deletes))
+
+
+class BelievesWhatItSaw(Passing):
+    """Checks what commits rely on once, and not each time."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.seen: set[Any] = set()
+
+    async def commit(self, commit: Commit) -> Committed:
+        unseen = [expect for expect in commit.expects if expect not in self.seen]
+        self.seen.update(unseen)
+        return await super().commit(changed(commit, expects=unseen))
 
 
 class UpdatesOneByOne(Passing):
@@ -399,6 +412,8 @@ SABOTEURS: dict[str, type[Passing]] = {
     "test_an_insert_of_an_existing_key_changes_nothing": AnnouncesFirst,
     "test_an_update_from_another_revision_changes_nothing": LastWriteWins,
     "test_a_delete_of_another_revision_changes_nothing": DeletesAnyRevision,
+    "test_a_commit_needs_what_it_relies_on": commits(lambda c: changed(c, expects=())),
+    "test_what_is_relied_on_holds_at_the_moment_of_writing": BelievesWhatItSaw,
     "test_one_wrong_update_among_many_undoes_all": UpdatesOneByOne,
     "test_a_commit_names_a_record_once": UpdatesOneByOne,
     "test_commits_of_one_caller_apply_in_order": Overtakes,
