@@ -14,8 +14,8 @@ from broker.admin.once import NO_ASIDE, Aside
 from broker.audit.entries import Entry
 from broker.authority.authority import Authority
 from broker.errors import Conflict
-from storage.port import Delete
-from storage.table import Record
+from storage.port import Delete, Expect
+from storage.table import Key, Record
 
 T = TypeVar("T")
 
@@ -25,13 +25,15 @@ ATTEMPTS_MAX: Final = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan(Generic[T]):
-    """One commit, and what to answer when it is durable."""
+    """One commit, and what to answer when it is durable. expects, announce: as `storage.port.Commit` has them."""
 
     result: T
     entries: tuple[Entry, ...]
     inserts: tuple[Record, ...] = ()
     updates: tuple[Record, ...] = ()
     deletes: tuple[Delete, ...] = ()
+    expects: tuple[Expect, ...] = ()
+    announce: tuple[tuple[str, Key], ...] = ()
     aside: Aside = NO_ASIDE
 
     @property
@@ -56,6 +58,8 @@ async def carry_out(authority: Authority, decide: Callable[[], Awaitable[Plan[T]
                 inserts=(*plan.inserts, *plan.aside.inserts),
                 updates=(*plan.updates, *plan.aside.updates),
                 deletes=plan.deletes,
+                expects=plan.expects,
+                announce=plan.announce,
             )
         except Conflict:
             if attempt == ATTEMPTS_MAX:

@@ -21,7 +21,7 @@ from broker.audit.tail import Tail
 from broker.audit.tree import leaf_hash
 from broker.errors import Unavailable
 from storage import errors as storage_errors
-from storage.port import AuditAppend, Commit, Committed, Delete, Storage
+from storage.port import AuditAppend, Commit, Committed, Delete, Expect, Storage
 from storage.records.audit import AuditLogRecord
 from storage.table import Key, Record
 
@@ -81,6 +81,7 @@ class Journal:
         inserts: Sequence[Record] = (),
         updates: Sequence[Record] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Make the change and its entries durable together, or change nothing.
@@ -89,7 +90,7 @@ class Journal:
         caller that is cancelled learns nothing; in both cases the commit goes on by itself, becomes whole or absent,
         and its entries reach the tree. Entries of one caller are numbered in the order of its calls.
 
-        Conflict: a record changed since it was read, or exists; nothing was changed.
+        Conflict: a record changed since it was read, one of `expects` too, or exists; nothing was changed.
         BadRequest: an entry over 65 535 bytes, or a commit over storage's bounds; nothing was changed.
         LogBroken: stored entries were removed beneath this process. The commit is durable, but do not act on it;
         every later one is refused.
@@ -98,7 +99,7 @@ class Journal:
         if self._refusal is not None:
             self.counters.refused += 1
             raise Unavailable(self._refusal)
-        return await self._commit(entries, inserts, updates, deletes, announce)
+        return await self._commit(entries, inserts, updates, deletes, expects, announce)
 
     async def _commit(
         self,
@@ -106,6 +107,7 @@ class Journal:
         inserts: Sequence[Record] = (),
         updates: Sequence[Record] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         encoded = tuple(map(encode, entries))
@@ -114,6 +116,7 @@ class Journal:
             inserts=inserts,
             updates=updates,
             deletes=deletes,
+            expects=expects,
             audit=AuditAppend(self.record.log, encoded) if encoded else None,
             announce=announce,
         )

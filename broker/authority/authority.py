@@ -23,7 +23,7 @@ from broker.authority.rowmac import MACED, RowMac
 from broker.authority.untold import Untold
 from broker.clock import Clock
 from broker.errors import Conflict, Tampered, Unavailable
-from storage.port import Change, Committed, Delete, Storage
+from storage.port import Change, Committed, Delete, Expect, Storage
 from storage.records import (
     AUTHORITY,
     AdminRecord,
@@ -97,23 +97,35 @@ class Authority:
         inserts: Sequence[Record] = (),
         updates: Sequence[Record] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Make rows and entries durable in one commit, with MACs and manifests; then show them in the books.
 
         Rows of any kind may be mixed. Changed authority and token rows are announced in the feed, besides `announce`.
         Commits that touch authority tables wait for each other, at most `LOCK_WAIT_S`; others do not wait.
-        Conflict: a key exists, or a row is at another revision than the change assumes; nothing was changed.
+        Conflict: a key exists, or a row is at another revision than the change assumes or relies on (`expects`); nothing
+        was changed, and the books know what was relied on as it is now.
         Unavailable: the wait was too long, other replicas were faster `COMMIT_TRIES` times (nothing was changed), or
         the journal could not make it durable in time (it may still become so). Tampered: what storage holds was not
         written by this cluster. ValueError: see `request.signed`. If it is cancelled, or Unavailable, while the journal
         writes, the change is whole or absent, and the books learn of it from the feed.
         """
         request = signed(
-            mac=self._mac, entries=entries, inserts=inserts, updates=updates, deletes=deletes, announce=announce
+            mac=self._mac,
+            entries=entries,
+            inserts=inserts,
+            updates=updates,
+            deletes=deletes,
+            expects=expects,
+            announce=announce,
         )
         if not request.kinds:
-            committed = await request.write(self._writer, {})
+            try:
+                committed = await request.write(self._writer, {})
+            except Conflict:
+                await self._catch_up(request)
+                raise
             self._untold.add(request.announce)
             return committed
         ledgers = [self._ledgers[kind] for kind in request.kinds]
@@ -194,6 +206,12 @@ class Authority:
                 self._untold.add((ledger.kind.table.name, key) for key in altered)
                 problems += found
         return problems + await self._checker.forged()
+
+    async def _catch_up(self, request: Request) -> None:
+        """Learn how the authority rows stand that a lost commit relied on, so that it is not lost again."""
+        if ledgers := [self._ledgers[kind] for kind in request.relied_on]:
+            async with self._turn():
+                await self._moved(request, ledgers)
 
     async def _moved(self, request: Request, ledgers: Collection[Ledger]) -> bool:
         """Catch up with these tables; whether any other replica had changed one.

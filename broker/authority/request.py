@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from broker.audit.entries import Entry
 from broker.authority.ledger import Ledger, Step
 from broker.authority.rowmac import MACED, RowMac
-from storage.port import Committed, Delete
+from storage.port import Committed, Delete, Expect
 from storage.records import AUTHORITY, ManifestRecord, TokenRecord
 from storage.table import Key, Record
 
@@ -29,6 +29,7 @@ class Writer(Protocol):
         inserts: Sequence[Record] = (),
         updates: Sequence[Record] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Make all of it durable, or nothing.
@@ -46,6 +47,7 @@ class Request:
     inserts: Sequence[Record]
     updates: Sequence[Record]
     deletes: Sequence[Delete]
+    expects: Sequence[Expect]
     announce: Sequence[tuple[str, Key]]
 
     @property
@@ -54,10 +56,16 @@ class Request:
         written = {type(record) for record in (*self.inserts, *self.updates)}
         return frozenset(written.union(delete.kind for delete in self.deletes).intersection(AUTHORITY))
 
+    @property
+    def relied_on(self) -> frozenset[type[Record]]:
+        """The authority tables that it relies on."""
+        return frozenset(expect.kind for expect in self.expects).intersection(AUTHORITY)
+
     def keys(self, kind: type[Record]) -> set[Key]:
-        """The keys of its rows in one table."""
+        """The keys of its rows in one table, and of those it relies on."""
         rows = {record.key for record in (*self.inserts, *self.updates) if type(record) is kind}
-        return rows.union(delete.key for delete in self.deletes if delete.kind is kind)
+        rows.update(delete.key for delete in self.deletes if delete.kind is kind)
+        return rows.union(expect.key for expect in self.expects if expect.kind is kind)
 
     def step(self, ledger: Ledger) -> Step:
         """What it does to one table. Conflict: it does not fit the rows that the ledger knows."""
@@ -74,6 +82,7 @@ class Request:
             inserts=self.inserts,
             updates=[*self.updates, *(step.manifest for step in steps.values())],
             deletes=self.deletes,
+            expects=self.expects,
             announce=self.announce,
         )
 
@@ -85,6 +94,7 @@ def signed(
     inserts: Sequence[Record],
     updates: Sequence[Record],
     deletes: Sequence[Delete],
+    expects: Sequence[Expect],
     announce: Sequence[tuple[str, Key]],
 ) -> Request:
     """The request with every row signed that carries a MAC; others pass as they are.
@@ -104,6 +114,7 @@ def signed(
         inserts=[_signed(mac, record) for record in inserts],
         updates=[_signed(mac, record) for record in updates],
         deletes=deletes,
+        expects=expects,
         announce=list(dict.fromkeys([*announce, *changed])),
     )
 

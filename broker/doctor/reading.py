@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from broker.audit.entries import Entry
 from broker.errors import Unavailable
-from storage.port import Committed, Delete
+from storage.port import Committed, Delete, Expect
 from storage.table import Key, Record
 
 
@@ -20,6 +20,7 @@ class NoWriter:
         inserts: Sequence[Record] = (),
         updates: Sequence[Record] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Raise Unavailable."""
