@@ -42,6 +42,25 @@ def bao() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A running PostgreSQL server (`parts/postgres.py`), for the whole run."""
+    with _part("postgres").serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcp_standin() -> ModuleType:
+    """The module `parts/gcp_standin.py`: Google Cloud KMS and its login, with faults on demand."""
+    return _part("gcp_standin")
+
+
+@pytest.fixture(scope="session")
+def azure_standin() -> ModuleType:
+    """The module `parts/azure_standin.py`: Azure Key Vault and a sign-in, with faults on demand."""
+    return _part("azure_standin")
+
+
+@pytest.fixture(scope="session")
 def proxies() -> ModuleType:
     """The module `parts/proxy.py`: an HTTP proxy that counts, and fails on demand."""
     return _part("proxy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,27 @@ async def deciding(key_file: Path, tmp_path: Path) -> AsyncIterator[Deciding]:
     policy.chmod(0o600)
     async with open_local(f"local:{key_file}?policy={policy}") as opened:
         yield Deciding(kms=opened, allowed=Caller(worker="ci-1", groups=()))
+
+
+@pytest.fixture
+async def gcp(gcp_standin: Any) -> AsyncIterator[Any]:
+    """A stand-in for Google Cloud KMS at a port of its own, without TLS."""
+    async with gcp_standin.serving() as standin:
+        yield standin
+
+
+@pytest.fixture
+async def azure_vault(azure_standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """A vault without keys (`parts/azure_standin.py`), and this process signed in to it by a managed identity."""
+    for name in (
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_CLIENT_CERTIFICATE_PATH",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    async with azure_standin.serving(tmp_path) as vault:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", vault.identity_url)
+        monkeypatch.setenv("IDENTITY_HEADER", azure_standin.IDENTITY_HEADER)
+        yield vault
