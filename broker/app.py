@@ -40,12 +40,12 @@ from broker.reactions import Reactions
 from broker.session.door import Door
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
-from broker.settings import Settings
+from broker.settings import KeyringSection, Settings
 from broker.tls import Certificate, bindings_of, configured_certificate, leaf_digest
 from broker.vault.assembly import open_vault
 from broker.vault.failures import KeyFailure
 from broker.vault.root import Root
-from broker.vault.settings import VaultSettings
+from broker.vault.settings import CachePolicy, VaultSettings
 from broker.vault.vault import Vault
 from kms.port import Kms
 from storage.catalog import open_storage
@@ -137,12 +137,7 @@ async def open_broker(
                 default_kms_keys=settings.kms.keys,
                 data_key=lambda name: authority.data_keys.get((name,)),
                 keyring=lambda name: authority.keyrings.get((name,)),
-                settings=VaultSettings(
-                    soft_ttl_s=settings.kms.cache_soft_ttl.total_seconds(),
-                    hard_ttl_s=settings.kms.cache_hard_ttl.total_seconds(),
-                    rate_per_s=settings.kms.rate_per_s,
-                    active_days=settings.kms.active_days,
-                ),
+                settings=vault_settings(settings),
                 clock=clock,
                 jitter=lambda: secrets.randbelow(2**32) / 2**32,
                 alarm=_alarm,
@@ -248,6 +243,24 @@ def _assemble(
             session_retention=settings.leases.retention,
         ),
         keyrings=keyrings,
+    )
+
+
+def vault_settings(settings: Settings) -> VaultSettings:
+    """The vault's bounds as configured. StartRefused: one of them would switch a protection off."""
+    kms = settings.kms
+
+    def policy(ring: KeyringSection) -> CachePolicy:
+        soft_ttl = kms.cache_soft_ttl if ring.cache_soft_ttl is None else ring.cache_soft_ttl
+        hard_ttl = kms.cache_hard_ttl if ring.cache_hard_ttl is None else ring.cache_hard_ttl
+        return CachePolicy(soft_ttl_s=soft_ttl.total_seconds(), hard_ttl_s=hard_ttl.total_seconds(), strict=ring.strict)
+
+    return VaultSettings(
+        soft_ttl_s=kms.cache_soft_ttl.total_seconds(),
+        hard_ttl_s=kms.cache_hard_ttl.total_seconds(),
+        policies={name: policy(ring) for name, ring in settings.keyrings.items()},
+        rate_per_s=kms.rate_per_s,
+        active_days=kms.active_days,
     )
 
 

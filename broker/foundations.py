@@ -48,4 +48,8 @@ async def open_cluster(storage: Storage, keys: dict[str, Kms], settings: Setting
     if record is None:
         raise StartRefused("the database holds no cluster yet; run `tokenbroker init` first")
     kms = [keys[uri] for uri in settings.kms.keys]
-    return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id)
+    return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id, tell=_passed_over)
+
+
+def _passed_over(error: KmsError) -> None:
+    log.error("root_key_not_opened", kms_key=error.kms_key, error=str(error))

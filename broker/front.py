@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from broker.api.application import make_api
-from broker.api.metrics import Readings, Readout
 from broker.api.probes import Check
 from broker.api.services import Facts, make_services
-from broker.audit.counters import Counters
 from broker.errors import Unavailable
-from broker.leases.granting import Grant
-from broker.vault.counters import VaultCounters
+from broker.readouts import make_registry
 from kms.errors import KmsError
 from tokenbroker_client.wire import CONNECT_PATH
 
@@ -43,7 +38,7 @@ def make_app(broker: Broker) -> web.Application:
         facts=_facts(broker),
         settled=broker.feed.caught_up,
     )
-    app = make_api(services=services, checks=_checks(broker), registry=_registry(broker))
+    app = make_api(services=services, checks=_checks(broker), registry=make_registry(broker))
     app.router.add_get(CONNECT_PATH, broker.door.connect)
     return app
 
@@ -99,40 +94,3 @@ def _facts(broker: Broker) -> Callable[[], Awaitable[Facts]]:
         }
 
     return facts
-
-
-def _registry(broker: Broker) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    for part, read, gauges in (
-        ("leases", lambda: _leases(broker), frozenset({"held", "sessions", "heads"})),
-        ("vault", lambda: _counters(broker.vault.counters), frozenset({"waiters", "in_flight"})),
-        ("audit", lambda: {**_counters(broker.journal.counters), "unsigned": broker.journal.unsigned}, {"unsigned"}),
-        ("feed", lambda: _feed(broker), {"position", "silent_s", "trouble"}),
-    ):
-        registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
-    return registry
-
-
-def _leases(broker: Broker) -> Readings:
-    counts = broker.desk.counts
-    return {
-        "held": len(broker.context.holdings),
-        "sessions": len(broker.sessions),
-        "heads": len(broker.context.heads.known),
-        "granted": counts.done.get(Grant, 0),
-        "operations": sum(counts.done.values()),
-        "done": {kind.__name__.lower(): number for kind, number in counts.done.items()},
-        "batches": counts.batches,
-        "failed": dict(counts.failed),
-    }
-
-
-def _feed(broker: Broker) -> Readings:
-    feed = broker.feed
-    return {"position": feed.position, "silent_s": feed.silent_s, "trouble": int(bool(feed.trouble))}
-
-
-def _counters(counters: VaultCounters | Counters) -> Readings:
-    """The fields of a counters object, as metrics."""
-    return {field.name: getattr(counters, field.name) for field in fields(counters)}

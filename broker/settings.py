@@ -12,9 +12,9 @@ import socket
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from broker.errors import BadRequest, StartRefused
 from broker.spans import parse_span
@@ -34,6 +34,7 @@ def _span(value: object) -> timedelta:
 
 
 Span = Annotated[timedelta, BeforeValidator(_span)]
+OptionalSpan = Annotated[timedelta | None, BeforeValidator(_span)]
 
 
 class Section(BaseModel):
@@ -96,6 +97,17 @@ class KeyringSection(Section):
 
     kms_keys: tuple[str, ...] = Field(default=(), description="Key URIs; empty: those of [kms].")
     authorize: Literal["broker", "kms"] = Field(default="broker", description="Whether the KMS decides per worker.")
+    cache_soft_ttl: OptionalSpan = Field(default=None, description="As in [kms], for this keyring; default: that one.")
+    cache_hard_ttl: OptionalSpan = Field(default=None, description="As in [kms], for this keyring; default: that one.")
+    strict: bool = Field(
+        default=False, description="Keep no data key: each serves those who waited for it, for a second at most."
+    )
+
+    @model_validator(mode="after")
+    def _strict_has_no_ttl(self) -> Self:
+        if self.strict and (self.cache_soft_ttl is not None or self.cache_hard_ttl is not None):
+            raise ValueError("a strict keyring keeps no data key; take out cache_soft_ttl and cache_hard_ttl")
+        return self
 
 
 class LeaseSection(Section):

@@ -73,11 +73,18 @@ METRICS: dict[str, str] = {
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
     "tokenbroker_vault_hits": "Data keys served from memory.",
     "tokenbroker_vault_misses": "Data keys that had to be asked of a KMS.",
-    "tokenbroker_vault_stale_served": "Hits that only an outage of the KMS excuses.",
+    "tokenbroker_vault_stale_served": "Hits that only an outage of the KMS excuses, by age: the longest time since "
+    "a KMS gave the data key (`10m`, `30m`, `1h`, `more`).",
     "tokenbroker_vault_refreshes": "Cached data keys proved again ahead of time.",
     "tokenbroker_vault_waiters": "Requests that wait for a data key.",
-    "tokenbroker_vault_in_flight": "Unwraps under way.",
-    "tokenbroker_vault_unwraps": "Finished unwraps, by result.",
+    "tokenbroker_vault_in_flight": "Data keys being asked for.",
+    "tokenbroker_vault_cached_keys": "Unwrapped data keys in memory.",
+    "tokenbroker_vault_oldest_key_s": "Seconds since a KMS gave the oldest data key that may serve now.",
+    "tokenbroker_vault_unwraps": "Answers to unwraps, by result and KMS key.",
+    "tokenbroker_kms_breaker": "0: asked as needed; 2: left alone because it did not answer; 1: one call finds out.",
+    "tokenbroker_kms_answered_s": "Seconds since the KMS key last answered, if only to refuse; none: not yet asked.",
+    "tokenbroker_kms_call_seconds": "Seconds that calls took which were made, answered or not. One that is given up "
+    "is among them.",
     "tokenbroker_vault_evictions": "Data keys wiped from memory, by cause.",
     "tokenbroker_audit_commits": "Commits confirmed by storage.",
     "tokenbroker_audit_entries": "Audit entries made durable.",
@@ -96,10 +103,12 @@ METRICS: dict[str, str] = {
 """What each exported family means, by the name that its samples begin with."""
 
 KMS_MEANING = {
-    "Unavailable": "cached keys serve until their hard TTL; without one: `unavailable`",
-    "Denied": "evicted at once; `unavailable`, or `denied` where the KMS decides per worker",
-    "Disabled": "evicted at once, with all keys of that KMS key; `unavailable`",
-    "Corrupt": "evicted at once, refused until the row changes or the keys are flushed; `unavailable`",
+    "Unavailable": "asks the next; what this KMS key gave serves until its hard TTL; without one: `unavailable`",
+    "Denied": "asks the next; what this one gave is evicted at once; `unavailable`. Where the KMS decides per worker: "
+    "asks nobody further, `denied`",
+    "Disabled": "as `Denied`, and all that this KMS key ever gave is evicted; `unavailable` also for workers",
+    "Corrupt": "asks the next; if every wrap is damaged: evicted, refused until the row changes or the keys are "
+    "flushed; `unavailable`",
     "BadKey": "the broker does not start",
 }
 """What the broker does about each answer of a KMS (`broker.vault.key_cache`, `broker.vault.unwrapping`)."""
@@ -221,6 +230,8 @@ def example_config() -> str:
         "storage.url": '"sqlite:////var/lib/tokenbroker/broker.db"',
         "storage.scratch": '"/var/lib/tokenbroker/scratch"',
         "audit.anchor_file": '"/var/log/tokenbroker/anchors"',
+        "keyrings.NAME.cache_soft_ttl": '"60s"',
+        "keyrings.NAME.cache_hard_ttl": '"10m"',
     }
     for name, kind in sections():
         if name == "keyrings.NAME":
@@ -369,6 +380,13 @@ def metrics_page() -> str:
     if names != set(METRICS):
         raise SystemExit(f"docs/generate.py: METRICS does not fit what is exported: {sorted(names ^ set(METRICS))}")
     labels = {name: "kind" for name in METRICS if name.rpartition("_")[2] in {"failed", "unwraps", "evictions"}}
+    labels |= {
+        "tokenbroker_vault_stale_served": "age",
+        "tokenbroker_vault_unwraps": "kind, kms_key",
+        "tokenbroker_kms_breaker": "kms_key",
+        "tokenbroker_kms_answered_s": "kms_key",
+        "tokenbroker_kms_call_seconds": "kms_key, operation",
+    }
     labels |= {"tokenbroker_api_requests": "method, route, status", "tokenbroker_api_request_seconds": "method, route"}
     rows = [
         (

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from broker.clock import Clock
 from broker.vault.breaker import Breaker, BreakerState
+from broker.vault.counters import CallTimes
 from broker.vault.pacing import Pace
 from broker.vault.settings import VaultSettings
 from kms.errors import KmsError, Unavailable
@@ -26,7 +27,8 @@ T = TypeVar("T")
 class KmsHealth:
     """One KMS key as this process knows it. answered_s_ago: None until it first answered.
 
-    failures: unanswered calls in a row. last_error: the code of the last call's error, "" after success.
+    failures: unanswered calls in a row. last_error: the code of the last call's error, "" after success. times: how
+    long calls took that were made, answered or not, by operation; waiting for a place is left out.
     """
 
     kms_key: str
@@ -34,6 +36,7 @@ class KmsHealth:
     failures: int
     answered_s_ago: float | None
     last_error: str
+    times: Mapping[str, CallTimes] = field(repr=False)
 
 
 class KmsGate:
@@ -54,6 +57,7 @@ class KmsGate:
         jitter: Callable[[], float],
     ) -> None:
         self._kms = GuardedKms(adapter=kms, uri=kms.uri, deadline_s=settings.call_s)
+        self._checked = GuardedKms(adapter=kms, uri=kms.uri, deadline_s=settings.check_s)
         self._queue_s = settings.queue_s
         self._slots = slots
         self._clock = clock
@@ -66,23 +70,34 @@ class KmsGate:
         )
         self._answered_at: float | None = None
         self._last_error = ""
+        self._times = {"wrap": CallTimes(), "unwrap": CallTimes(), "check": CallTimes()}
 
     @property
     def uri(self) -> str:
         """The key URI."""
         return self._kms.uri
 
+    @property
+    def wraps_only(self) -> bool:
+        """As `GuardedKms.wraps_only`."""
+        return self._kms.wraps_only
+
     async def wrap(self, key: bytes, context: Mapping[str, str]) -> Wrap:
         """As `Kms.wrap`."""
-        return await self._call(lambda: self._kms.wrap(key, context))
+        return await self._call("wrap", lambda: self._kms.wrap(key, context))
 
     async def unwrap(self, wrap: Wrap, context: Mapping[str, str], caller: Caller | None = None) -> bytes:
         """As `Kms.unwrap`."""
-        return await self._call(lambda: self._kms.unwrap(wrap, context, caller))
+        return await self._call("unwrap", lambda: self._kms.unwrap(wrap, context, caller))
 
     async def check(self) -> None:
-        """As `Kms.check`."""
-        await self._call(self._kms.check)
+        """As `Kms.check`, within check_s."""
+        await self._call("check", self._checked.check)
+
+    async def leave(self) -> None:
+        """Refuse further calls, and return when none is under way."""
+        self._left = True
+        await self._idle.wait()
 
     def health(self) -> KmsHealth:
         """What is known of this key now, without asking it."""
@@ -93,14 +108,16 @@ class KmsGate:
             failures=self._breaker.failures,
             answered_s_ago=None if answered_at is None else self._clock.monotonic() - answered_at,
             last_error=self._last_error,
+            times=self._times,
         )
 
-    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         if self._breaker.is_shut(self._clock.monotonic()):
             raise self._left_alone()
         async with self._place():
             if not self._breaker.admit(self._clock.monotonic()):
                 raise self._left_alone()
+            started = self._clock.monotonic()
             try:
                 answer = await call()
             except Unavailable as error:
@@ -113,6 +130,8 @@ class KmsGate:
             except BaseException:
                 self._breaker.abandoned()
                 raise
+            finally:
+                self._times[operation].add(self._clock.monotonic() - started)
             self._answered("")
             return answer
 

@@ -1,12 +1,17 @@
 """The data-key cache: which key may serve now, when its KMS is asked again, and what each answer does to it.
 
-    answer       cached key                         the next request for it
-    ok           replaced, served                   served
-    unavailable  serves on until its hard TTL       served if cached; else refused until the failure is forgotten
-    denied       wiped at once                      refused until the failure is forgotten, then the KMS is asked
-    disabled     wiped, with all of that KMS key    as denied
-    corrupt      wiped                              refused until the row changes or the cache is flushed
-    unknown      as denied                          as denied
+    what the KMS keys said               cached key                      the next request for it
+    one gave it                          replaced, served                served
+    none gave it; that of the cached key
+      was silent                         serves on until its hard TTL    served
+      refused, or its wrap is damaged    wiped                           as below
+    none gave it, one was silent         as above                        refused until that is forgotten: try later
+    none was silent, one refused         wiped                           refused until that is forgotten, then asked
+    every wrap is damaged                wiped                           refused until the row changes, or a flush
+    one refused on behalf of a caller    wiped, that of this caller      as refused; nobody further is asked
+
+Anything unknown is a refusal. A KMS key that says it is disabled takes all that it gave with it, whoever asked and
+whoever else gave this key. `CachePolicy` says for how long each keyring's keys stay.
 
 Opening values, and looking keys up, do not live here.
 """
@@ -14,6 +19,7 @@ Opening values, and looking keys up, do not live here.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from broker.clock import Clock
@@ -23,7 +29,7 @@ from broker.vault.flights import Flights
 from broker.vault.held_keys import HeldKey, HeldKeys
 from broker.vault.needs import Need
 from broker.vault.settings import VaultSettings
-from broker.vault.unwrapping import Unwrapped
+from broker.vault.unwrapping import Asked, Unwrapped
 
 _ATTEMPTS = 3
 
@@ -38,7 +44,7 @@ class KeyCache:
         self,
         *,
         tasks: asyncio.TaskGroup,
-        unwrap: Callable[[Need], Awaitable[Unwrapped | KeyFailure]],
+        unwrap: Callable[[Need], Awaitable[Asked]],
         is_current: Callable[[Need], bool],
         settings: VaultSettings,
         clock: Clock,
@@ -64,6 +70,11 @@ class KeyCache:
         """How many unwrapped keys are in memory."""
         return len(self._held)
 
+    def oldest_s(self) -> float:
+        """How long ago a KMS gave the oldest key that may serve now; 0.0 without one."""
+        now = self._now()
+        return max((now - held.proved_at for held in self._held.all() if held.may_serve(now)), default=0.0)
+
     def held(self, need: Need) -> HeldKey | None:
         """The key, if it may serve at once; None: `fetch` it. Raises what asking for it lately led to."""
         now = self._now()
@@ -72,7 +83,7 @@ class KeyCache:
             self._held.use(held, now)
             self._counters.hits += 1
             if now >= held.fresh_until:
-                self._counters.stale_served += 1
+                self._counters.serve_stale(now - held.proved_at)
             return held
         self._refuse_remembered(need, now)
         return None
@@ -96,10 +107,10 @@ class KeyCache:
                 self._counters.misses += 1
             outcome = await self._landing(need)
             if isinstance(outcome, KeyFailure):
-                held = self._held.get(need)
-                if held is None or not self._will_do(held, proved_within_s, self._now()):
+                held, now = self._held.get(need), self._now()
+                if held is None or not self._will_do(held, proved_within_s, now):
                     raise outcome.error()
-                self._counters.stale_served += 1
+                self._counters.serve_stale(now - held.proved_at)
                 return held
             if outcome is not None and outcome.live:
                 self._held.use(outcome, self._now())
@@ -139,7 +150,8 @@ class KeyCache:
 
     def _idle_s(self, held: HeldKey) -> float:
         # A worker's own key is not kept warm after the worker has gone: proving it again would speak in its name.
-        return self._settings.hard_ttl_s if held.need.caller is None else self._settings.soft_ttl_s
+        policy = self._settings.policy(held.need.record.keyring)
+        return policy.hard_ttl_s if held.need.caller is None else policy.soft_ttl_s
 
     @staticmethod
     def _will_do(held: HeldKey, proved_within_s: float | None, now: float) -> bool:
@@ -171,41 +183,57 @@ class KeyCache:
     async def _unwrap_and_keep(self, need: Need) -> HeldKey | KeyFailure | None:
         epoch = self._epoch
         asked_at = self._now()
-        outcome = await self._unwrap(need)
+        asked = await self._unwrap(need)
+        given = asked.given
         if epoch != self._epoch:
             # The answer may be older than what the flush was for, such as a key that has been disabled.
-            if isinstance(outcome, Unwrapped):
-                outcome.key[:] = bytes(len(outcome.key))
+            if isinstance(given, Unwrapped):
+                given.key[:] = bytes(len(given.key))
             return None
-        if isinstance(outcome, KeyFailure):
-            self._failed(need, outcome)
-            return outcome
+        for failure in asked.failures:
+            if failure.kind is FailureKind.DISABLED:
+                self._held.evict(_given_by(failure.kms_key), failure.kind.value)
+        if isinstance(given, KeyFailure):
+            self._failed(need, given, asked)
+            return given
         self._failures.forget(need.id)
-        settings = self._settings
-        held = HeldKey(
-            need=need,
-            key=outcome.key,
-            kms_key=outcome.kms_key,
-            proved_at=asked_at,
-            refresh_at=asked_at + settings.soft_ttl_s * (1 + settings.soft_jitter * (2 * self._jitter() - 1)),
-            fresh_until=asked_at + settings.fresh_s_max,
-            hard_until=asked_at + settings.hard_ttl_s,
-        )
+        held = self._kept(need, given, asked_at)
         self._held.put(held)
         return held
 
-    def _failed(self, need: Need, failure: KeyFailure) -> None:
-        self._failures.remember(need.id, failure, self._now())
-        if failure.kind is FailureKind.UNAVAILABLE:
-            held = self._held.get(need)
-            if held is not None:
-                held.outage = True
-        elif failure.kind is FailureKind.DISABLED:
-            self._held.evict(
-                lambda held: held.need.id == need.id or held.kms_key == failure.kms_key, failure.kind.value
-            )
+    def _kept(self, need: Need, given: Unwrapped, asked_at: float) -> HeldKey:
+        settings = self._settings
+        policy = settings.policy(need.record.keyring)
+        if policy.strict:
+            # From when it came, not from when it was asked for: a slow KMS must not make it useless to who waited.
+            refresh_at, fresh_until = math.inf, self._now() + settings.strict_s
+            hard_until = fresh_until
         else:
-            self._held.evict(lambda held: held.need.id == need.id, failure.kind.value)
+            refresh_at = asked_at + policy.soft_ttl_s * (1 + settings.soft_jitter * (2 * self._jitter() - 1))
+            fresh_until = asked_at + settings.fresh_s_max(policy)
+            hard_until = asked_at + policy.hard_ttl_s
+        return HeldKey(
+            need=need,
+            key=given.key,
+            kms_key=given.kms_key,
+            proved_at=asked_at,
+            refresh_at=refresh_at,
+            fresh_until=fresh_until,
+            hard_until=hard_until,
+        )
+
+    def _failed(self, need: Need, failure: KeyFailure, asked: Asked) -> None:
+        self._failures.remember(need.id, failure, self._now())
+        held = self._held.get(need)
+        if held is None:
+            return
+        if failure.kind is FailureKind.UNAVAILABLE and asked.serves_on(held.kms_key):
+            held.outage = True
+            return
+        # Where the answer is "try later", it is the cached key's own KMS key that said something else.
+        told = (failure, *(each for each in asked.failures if each.kms_key == held.kms_key))
+        cause = next(each.kind for each in told if each.kind is not FailureKind.UNAVAILABLE)
+        self._held.evict(lambda each: each is held, cause.value)
 
     def _refuse_remembered(self, need: Need, now: float) -> None:
         error = self._failures.recall(need.id, now)
@@ -215,3 +243,7 @@ class KeyCache:
     @staticmethod
     def _unavailable(need: Need, reason: str, detail: str) -> KeyFailure:
         return need.failure(FailureKind.UNAVAILABLE, reason=reason, detail=detail)
+
+
+def _given_by(kms_key: str) -> Callable[[HeldKey], bool]:
+    return lambda held: held.kms_key == kms_key

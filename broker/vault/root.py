@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NoReturn
 
@@ -62,12 +62,19 @@ async def rewrap_root(*, record: RootRecord, root: Root, kms: Sequence[Kms], cal
     return RootRecord(rev=record.rev + 1, created_at=record.created_at, wraps=wrapped.wraps)
 
 
-async def open_root(*, record: RootRecord, kms: Sequence[Kms], expected_cluster_id: str, call_s: float = 5.0) -> Root:
+async def open_root(
+    *,
+    record: RootRecord,
+    kms: Sequence[Kms],
+    expected_cluster_id: str,
+    call_s: float = 5.0,
+    tell: Callable[[KmsError], None] = lambda _: None,
+) -> Root:
     """The root key that `expected_cluster_id`, pinned in the configuration, commits to.
 
     The keys of `kms` are asked in their order, each at most for call_s, those that never wrapped it left out. One
-    that does not answer, or cannot open its wrap, is passed over; a refusal ends the search.
-    StartRefused: no key opened it, one refused, or what opened is the root of another cluster.
+    that does not answer, refuses, or cannot open its wrap, is passed over; `tell` is told of each.
+    StartRefused: no key opened it, or what opened is the root of another cluster; the message has what each said.
     """
     context = kms_context(cluster_id=expected_cluster_id, keyring="", data_key="root", purpose="root")
     by_uri = {each.uri: each for each in kms}
@@ -77,16 +84,15 @@ async def open_root(*, record: RootRecord, kms: Sequence[Kms], expected_cluster_
         try:
             guarded = GuardedKms(adapter=each, uri=each.uri, deadline_s=call_s)
             root = Root(await guarded.unwrap(Wrap(key_version=wrap.key_version, blob=wrap.blob), context))
-        except (Unavailable, Corrupt) as error:
-            failures.append(error)
-            continue
         except KmsError as error:
-            failures = [error]
-            break
+            failures.append(error)
+            tell(error)
+            continue
         if hmac.compare_digest(root.cluster_id.encode(), expected_cluster_id.encode()):
             return root
         text = f"it opened the root key of cluster {root.cluster_id}"
         failures.append(Corrupt(text, kms_key=each.uri))
+        tell(failures[-1])
     known = any(wrap.kms_key in by_uri for wrap in record.wraps)
     strangers = not known and all(isinstance(failure, Corrupt) for failure in failures)
     raise StartRefused(_why_not(record, [] if strangers else failures, expected_cluster_id))

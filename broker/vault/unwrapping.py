@@ -1,11 +1,11 @@
-"""Ask the KMS keys of a need one after the other until one answers, and check what it answered.
+"""Ask the KMS keys of a need one after the other until one gives the key, check it, and sum up what they said.
 
-Remembering answers does not live here.
+What follows for cached keys does not live here: `key_cache` has the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from broker.vault.counters import VaultCounters
@@ -17,6 +17,8 @@ from kms.errors import Corrupt, Denied, Disabled, KmsError, Unavailable
 from kms.port import Wrap
 from storage.records import WrapRecord
 
+REFUSALS = frozenset({FailureKind.DENIED, FailureKind.DISABLED, FailureKind.CALLER_DENIED})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unwrapped:
@@ -26,11 +28,28 @@ class Unwrapped:
     kms_key: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What asking came to. given: the data key, or the one failure that all answers together amount to.
+
+    failures: what each KMS key said that was asked and gave nothing, in the order of asking, also when another gave.
+    """
+
+    given: Unwrapped | KeyFailure
+    failures: tuple[KeyFailure, ...] = ()
+
+    def serves_on(self, kms_key: str) -> bool:
+        """Whether what this KMS key gave before may outlive this: it was silent, and has refused nothing here."""
+        said = {failure.kind for failure in self.failures if failure.kms_key == kms_key}
+        return FailureKind.UNAVAILABLE in said and said.isdisjoint(REFUSALS)
+
+
 class Unwrapper:
     """Unwraps data keys through the gates.
 
-    A refusal is an answer: it ends the search, so that disabling the first key of a keyring is felt, and not
-    undone by the second. A key that does not answer, and a wrap that is damaged, are passed over.
+    Whatever a KMS key says instead of a key, the next one is asked, so that the loss of one costs nothing; for the
+    broker a refusal, too, may be such a loss (a closed account). On behalf of a caller a refusal is final: asking on
+    until some KMS agrees would make the most lenient policy the rule.
     alarm: told of every damaged wrap, also when another one served, and of every refusal to the broker itself.
     """
 
@@ -41,27 +60,21 @@ class Unwrapper:
         self._counters = counters
         self._alarm = alarm
 
-    async def unwrap(self, need: Need) -> Unwrapped | KeyFailure:
+    async def unwrap(self, need: Need) -> Asked:
         """The key, committed to by its record, or why not. Raises nothing but CancelledError."""
-        silent: KeyFailure | None = None
-        damaged: KeyFailure | None = None
+        failures: list[KeyFailure] = []
         for wrap in need.wraps:
             answer = await self._ask(need, wrap)
             if isinstance(answer, Unwrapped):
-                self._counters.unwraps["ok"] += 1
-                return answer
-            self._counters.unwraps[answer.kind.value] += 1
-            if answer.kind is FailureKind.UNAVAILABLE:
-                silent = answer
-            elif answer.kind is FailureKind.CORRUPT:
-                damaged = answer
+                self._count("ok", wrap)
+                return Asked(given=answer, failures=tuple(failures))
+            self._count(answer.kind.value, wrap)
+            failures.append(answer)
+            if answer.kind not in {FailureKind.UNAVAILABLE, FailureKind.CALLER_DENIED}:
                 self._alarm(answer)
-            else:
-                if answer.kind is not FailureKind.CALLER_DENIED:
-                    self._alarm(answer)
-                return answer
-        # While one key has not answered, nobody knows that all wraps are damaged.
-        return silent or damaged or need.failure(FailureKind.DENIED, reason="no_kms_key", detail="there is no wrap")
+            if need.caller is not None and answer.kind in REFUSALS:
+                return Asked(given=answer, failures=tuple(failures))
+        return Asked(given=_sum(failures) or _no_wrap(need), failures=tuple(failures))
 
     async def _ask(self, need: Need, wrap: WrapRecord) -> Unwrapped | KeyFailure:
         uri = wrap.kms_key
@@ -76,6 +89,28 @@ class Unwrapper:
         key[:] = bytes(len(key))
         detail = "the KMS gave a key that the row does not commit to: the wrap is that of another data key"
         return need.failure(FailureKind.CORRUPT, reason="commitment", detail=detail, kms_key=uri)
+
+    def _count(self, kind: str, wrap: WrapRecord) -> None:
+        name = (kind, wrap.kms_key)
+        self._counters.unwraps[name] = self._counters.unwraps.get(name, 0) + 1
+
+
+def _sum(failures: Iterable[KeyFailure]) -> KeyFailure | None:
+    """What they amount to: while one is silent, try later; else refused, if one refused; else damaged. The last one
+    of the kind that counts speaks for all."""
+    silent = refused = damaged = None
+    for failure in failures:
+        if failure.kind is FailureKind.UNAVAILABLE:
+            silent = failure
+        elif failure.kind is FailureKind.CORRUPT:
+            damaged = failure
+        else:
+            refused = failure
+    return silent or refused or damaged
+
+
+def _no_wrap(need: Need) -> KeyFailure:
+    return need.failure(FailureKind.DENIED, reason="no_kms_key", detail="there is no wrap")
 
 
 def _kind(error: KmsError, need: Need) -> FailureKind:

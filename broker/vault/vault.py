@@ -157,6 +157,14 @@ class Vault:
         """Wipe every cached data key and forget every failure; the next open asks the KMS."""
         self._cache.flush()
 
+    def cached_keys(self) -> int:
+        """How many unwrapped data keys are in memory."""
+        return len(self._cache)
+
+    def oldest_key_s(self) -> float:
+        """How long ago a KMS gave the oldest data key that may serve now; 0.0 without one."""
+        return self._cache.oldest_s()
+
     def health(self) -> tuple[KmsHealth, ...]:
         """Every KMS key as this process knows it, in the order they were given."""
         return tuple(gate.health() for gate in self._gates.values())

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -150,7 +150,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
         with_data_key: bool = True,
         jitter: Callable[[], float] = lambda: 0.5,
         alarm: Callable[[KeyFailure], None] | None = None,
-        **bounds: float,
+        **bounds: Any,
     ) -> AsyncIterator[House]:
         suffix = ""
         if policy:

@@ -16,7 +16,7 @@ import pytest
 
 from broker.errors import StartRefused
 from broker.vault.root import Root, create_root, open_root, rewrap_root
-from kms.errors import Denied, Unavailable
+from kms.errors import Denied, KmsError, Unavailable
 from kms.local import create_key_file, open_local
 from kms.port import Wrap
 from storage.records import RootRecord, WrapRecord
@@ -145,13 +145,26 @@ async def test_what_keeps_the_root_shut_is_said(keys: list[Any], spoil: dict[str
     assert keys[0].uri in caught.value.message
 
 
-async def test_a_refusal_is_not_outvoted(keys: list[Any]) -> None:
-    """Whoever disables the first KMS key keeps the broker from starting, until the key is taken out by name."""
+async def test_a_refusal_is_passed_over_and_told(keys: list[Any]) -> None:
+    """A KMS key whose account was closed keeps no broker from starting that has another; operators hear of it."""
     record, root = await create_root(kms=keys, now=NOW)
     refusing = Spoilt(keys[0], error=Denied("no"))
-    with pytest.raises(StartRefused, match=r"take it out of kms\.keys"):
-        await open_root(record=record, kms=[refusing, keys[1]], expected_cluster_id=root.cluster_id)
-    assert await open_root(record=record, kms=keys[1:], expected_cluster_id=root.cluster_id)
+    told: list[KmsError] = []
+    opened = await open_root(
+        record=record, kms=[refusing, keys[1]], expected_cluster_id=root.cluster_id, tell=told.append
+    )
+    assert opened.derive("x") == root.derive("x")
+    assert [error.kms_key for error in told] == [keys[0].uri]
+
+
+async def test_every_reason_is_named(keys: list[Any]) -> None:
+    """When no KMS key opens the root key, the refusal to start says what each of them said."""
+    record, root = await create_root(kms=keys, now=NOW)
+    kms = [Spoilt(keys[0], error=Denied("no")), Spoilt(keys[1], error=Unavailable("away"))]
+    with pytest.raises(StartRefused, match="Start again when one answers") as caught:
+        await open_root(record=record, kms=kms, expected_cluster_id=root.cluster_id)
+    for key in keys:
+        assert key.uri in caught.value.message
 
 
 async def test_kms_keys_that_never_wrapped_it_are_named(keys: list[Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from broker.errors import BadRequest, StartRefused
 from broker.vault.errors import KeyDenied, KeyUnavailable, ReservationNeeded
-from broker.vault.settings import VaultSettings
+from broker.vault.settings import CachePolicy, VaultSettings
 from kms.errors import Unavailable
 
 
@@ -128,11 +128,13 @@ async def test_a_value_out_of_bounds_costs_no_seal(open_house: Any, value: bytes
         {"failure_s": 0.01},
         {"seals_max": 2**33},
         {"seals_block": 2**31},
+        {"policies": {"payments": CachePolicy(soft_ttl_s=300, hard_ttl_s=300)}},
+        {"policies": {"payments": CachePolicy(soft_ttl_s=-1, hard_ttl_s=3600)}},
         {"calls_max": -1},
         {"wait_s": float("nan")},
     ],
 )
 def test_settings_that_switch_a_protection_off_are_refused(bounds: dict[str, Any]) -> None:
     """The broker does not start with them, and the message names the setting."""
-    with pytest.raises(StartRefused, match="vault setting"):
+    with pytest.raises(StartRefused, match=r"vault setting|TTL of (the keyrings|keyring payments)"):
         VaultSettings(**bounds)
