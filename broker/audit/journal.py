@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -99,27 +100,13 @@ class Journal:
         if self._refusal is not None:
             self.counters.refused += 1
             raise Unavailable(self._refusal)
-        return await self._commit(entries, inserts, updates, deletes, expects, announce)
+        change = Commit(inserts=inserts, updates=updates, deletes=deletes, expects=expects, announce=announce)
+        return await self._commit(entries, change)
 
-    async def _commit(
-        self,
-        entries: Sequence[Entry],
-        inserts: Sequence[Record] = (),
-        updates: Sequence[Record] = (),
-        deletes: Sequence[Delete] = (),
-        expects: Sequence[Expect] = (),
-        announce: Sequence[tuple[str, Key]] = (),
-    ) -> Committed:
+    async def _commit(self, entries: Sequence[Entry], change: Commit) -> Committed:
         encoded = tuple(map(encode, entries))
         self._admit(len(encoded))
-        commit = Commit(
-            inserts=inserts,
-            updates=updates,
-            deletes=deletes,
-            expects=expects,
-            audit=AuditAppend(self.record.log, encoded) if encoded else None,
-            announce=announce,
-        )
+        commit = replace(change, audit=AuditAppend(self.record.log, encoded) if encoded else None)
         task = self._tasks.create_task(self._land(commit, encoded), name="audit commit")
         self._in_flight.add(task)
         self._in_flight_entries += len(encoded)  # before any other caller is admitted, not when the task starts
@@ -194,4 +181,4 @@ class Journal:
 
     async def last_word(self, entry: Entry) -> None:
         """Write the closing entry, past the refusal of all others. Errors as in `commit`."""
-        await self._commit((entry,))
+        await self._commit((entry,), Commit())

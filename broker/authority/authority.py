@@ -104,8 +104,8 @@ class Authority:
 
         Rows of any kind may be mixed. Changed authority and token rows are announced in the feed, besides `announce`.
         Commits that touch authority tables wait for each other, at most `LOCK_WAIT_S`; others do not wait.
-        Conflict: a key exists, or a row is at another revision than the change assumes or relies on (`expects`); nothing
-        was changed, and the books know what was relied on as it is now.
+        Conflict: a key exists, or a row is at another revision than the change assumes or relies on (`expects`);
+        nothing was changed, and the books know what was relied on as it is now.
         Unavailable: the wait was too long, other replicas were faster `COMMIT_TRIES` times (nothing was changed), or
         the journal could not make it durable in time (it may still become so). Tampered: what storage holds was not
         written by this cluster. ValueError: see `request.signed`. If it is cancelled, or Unavailable, while the journal
