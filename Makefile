@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONSAFEPATH := 1
+# What the tests run beside what pip installs, by the names of Debian's packages.
+DEBIAN := postgresql softhsm2
 
-.PHONY: demo test check format lint types contracts docs bench bench-quick run lock clean
+.PHONY: debian demo test check format lint types contracts docs bench bench-quick run lock clean
 
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +18,15 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 demo: $(STAMP)             ## the whole story, narrated, on a temporary broker
 	$(BIN)/tokenbroker demo
 
-test: $(STAMP)             ## every test; says loudly what was left out
+debian:                    ## real parts for the tests from Debian; where they cannot be installed, says what is left out
+	@missing=; for each in $(DEBIAN); do dpkg -s $$each >/dev/null 2>&1 || missing="$$missing $$each"; done; \
+	install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing; }; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then install >/dev/null 2>&1 || { apt-get update --quiet >/dev/null && install >/dev/null; } && exit 0; fi; \
+	echo "Not installed:$$missing. The tests that need it are left out; install it with: sudo apt-get install$$missing"
+
+test: $(STAMP) debian      ## every test; says loudly what was left out
 	$(BIN)/python -m pytest
 
 check: $(STAMP) format lint types contracts docs test   ## what CI runs
@@ -50,7 +60,7 @@ lock: $(STAMP)             ## recompile constraints.txt: names, versions, hashes
 	mkdir -p build/lock
 	sed '/"tokenbroker-client==/d' pyproject.toml > build/lock/pyproject.toml
 	printf 'hatchling>=1.27\neditables\n' > build/lock/build.in
-	cd build/lock && ../../$(BIN)/pip-compile --quiet --extra dev --extra aws --extra azure --extra gcp --extra pkcs11 --generate-hashes --strip-extras --allow-unsafe \
+	cd build/lock && ../../$(BIN)/pip-compile --quiet --extra dev --extra aws --extra azure --extra gcp --extra pkcs11 --extra postgres --generate-hashes --strip-extras --allow-unsafe \
 		--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file ../../constraints.txt pyproject.toml build.in
 

@@ -44,8 +44,17 @@ def bao() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
     """A running PostgreSQL server (`parts/postgres.py`), for the whole run."""
-    with _part("postgres").serving() as server:
+    part = _part("postgres")
+    if part.programs() is None:
+        pytest.skip("Debian's package postgresql is not installed")
+    with part.serving() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def aws_standin() -> ModuleType:
+    """The module `parts/aws_standin.py`: AWS KMS and STS as moto does not play them, with faults on demand."""
+    return _part("aws_standin")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +67,13 @@ def gcp_standin() -> ModuleType:
 def azure_standin() -> ModuleType:
     """The module `parts/azure_standin.py`: Azure Key Vault and a sign-in, with faults on demand."""
     return _part("azure_standin")
+
+
+@pytest.fixture(scope="session")
+def softhsm() -> Iterator[Any]:
+    """SoftHSM2 with a token folder of its own (`parts/softhsm.py`), for the whole run."""
+    with _part("softhsm").serving() as hsm:
+        yield hsm
 
 
 @pytest.fixture(scope="session")
