@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage.catalog import adapters
 from storage.conformance import Opener, StorageLaws
 from storage.memory import open_memory
+from storage.postgres import open_postgres
 from storage.sqlite import open_sqlite
 
 
@@ -31,7 +33,21 @@ class TestMemoryLaws(StorageLaws):
             yield lambda: open_memory(url)
 
 
-ENROLLED = {"sqlite": TestSqliteLaws, "memory": TestMemoryLaws}
+class TestPostgresLaws(StorageLaws):
+    """PostgreSQL, a fresh database for each law."""
+
+    @pytest.fixture
+    def opener(self, postgres: Any) -> Opener:
+        url = postgres.url(postgres.create())
+        return lambda: open_postgres(url)
+
+
+ENROLLED = {
+    "sqlite": TestSqliteLaws,
+    "memory": TestMemoryLaws,
+    "postgresql": TestPostgresLaws,
+    "postgres": TestPostgresLaws,
+}
 
 
 def test_every_adapter_has_enrolled() -> None:

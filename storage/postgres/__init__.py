@@ -1,0 +1,7 @@
+"""The PostgreSQL adapter: many replicas, one database; group commit in one statement; a feed in commit order."""
+
+from __future__ import annotations
+
+from storage.postgres.opening import open_postgres
+
+__all__ = ["open_postgres"]

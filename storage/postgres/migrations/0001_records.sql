@@ -1,0 +1,225 @@
+-- The first schema: every record type, and what the adapter keeps for itself.
+CREATE TABLE tokenbroker.schema_version (version integer NOT NULL, oldest_reader integer NOT NULL);
+CREATE TABLE tokenbroker.health (checks bigint NOT NULL);
+INSERT INTO tokenbroker.health VALUES (0);
+CREATE TABLE tokenbroker.feed (
+  position bigint PRIMARY KEY,
+  "table" text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL
+);
+CREATE TABLE tokenbroker.feed_head (position bigint NOT NULL) WITH (fillfactor = 10);
+INSERT INTO tokenbroker.feed_head VALUES (0);
+CREATE TABLE tokenbroker.audit_head (log bigint PRIMARY KEY, next bigint NOT NULL) WITH (fillfactor = 10);
+CREATE FUNCTION tokenbroker.settled(whole boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  IF whole IS NOT TRUE THEN
+    RAISE EXCEPTION 'a compare-and-set was lost' USING ERRCODE = 'TB001';
+  END IF;
+  RETURN true;
+END $$;
+CREATE TABLE tokenbroker."admin" (
+  "rev" bigint NOT NULL,
+  "name" text COLLATE "C" NOT NULL,
+  "roles" text COLLATE "C" NOT NULL,
+  "credential_sha256" bytea NOT NULL,
+  "disabled" bigint NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "expires_at" bigint,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("name")
+);
+CREATE TABLE tokenbroker."audit_block" (
+  "rev" bigint NOT NULL,
+  "log" bigint NOT NULL,
+  "seq" bigint NOT NULL,
+  "count" bigint NOT NULL,
+  "entries" bytea NOT NULL,
+  PRIMARY KEY ("log", "seq")
+);
+CREATE TABLE tokenbroker."audit_log" (
+  "rev" bigint NOT NULL,
+  "log" bigint NOT NULL,
+  "instance" text COLLATE "C" NOT NULL,
+  "origin" text COLLATE "C" NOT NULL,
+  "previous" bigint NOT NULL,
+  "public_key" bytea NOT NULL,
+  "opened_at" bigint NOT NULL,
+  "closed_at" bigint,
+  PRIMARY KEY ("log")
+);
+CREATE INDEX "audit_log.instance" ON tokenbroker."audit_log" ("instance", "log");
+CREATE TABLE tokenbroker."checkpoint" (
+  "rev" bigint NOT NULL,
+  "log" bigint NOT NULL,
+  "size" bigint NOT NULL,
+  "note" text COLLATE "C" NOT NULL,
+  "signed_at" bigint NOT NULL,
+  PRIMARY KEY ("log", "size")
+);
+CREATE TABLE tokenbroker."data_key" (
+  "rev" bigint NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "keyring" text COLLATE "C" NOT NULL,
+  "state" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "seals_reserved" bigint NOT NULL,
+  "commitment" bytea NOT NULL,
+  "wraps" text COLLATE "C" NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("id")
+);
+CREATE INDEX "data_key.keyring" ON tokenbroker."data_key" ("keyring", "id");
+CREATE TABLE tokenbroker."enrolment" (
+  "rev" bigint NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "secret_sha256" bytea NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "groups" text COLLATE "C" NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "expires_at" bigint NOT NULL,
+  "used_at" bigint,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("id")
+);
+CREATE INDEX "enrolment.expires_at" ON tokenbroker."enrolment" ("expires_at", "id");
+CREATE TABLE tokenbroker."grant_" (
+  "rev" bigint NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "subject" text COLLATE "C" NOT NULL,
+  "pattern" text COLLATE "C" NOT NULL,
+  "ttl_s" bigint NOT NULL,
+  "max_ttl_s" bigint NOT NULL,
+  "source_cidrs" text COLLATE "C" NOT NULL,
+  "windows" text COLLATE "C" NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "expires_at" bigint,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("id")
+);
+CREATE INDEX "grant_.subject" ON tokenbroker."grant_" ("subject", "id");
+CREATE TABLE tokenbroker."idempotency" (
+  "rev" bigint NOT NULL,
+  "admin" text COLLATE "C" NOT NULL,
+  "idempotency_key" text COLLATE "C" NOT NULL,
+  "request_sha256" bytea NOT NULL,
+  "status" bigint NOT NULL,
+  "location" text COLLATE "C" NOT NULL,
+  "expires_at" bigint NOT NULL,
+  PRIMARY KEY ("admin", "idempotency_key")
+);
+CREATE INDEX "idempotency.expires_at" ON tokenbroker."idempotency" ("expires_at", "admin", "idempotency_key");
+CREATE TABLE tokenbroker."keyring" (
+  "rev" bigint NOT NULL,
+  "name" text COLLATE "C" NOT NULL,
+  "kms_keys" text COLLATE "C" NOT NULL,
+  "authorize" text COLLATE "C" NOT NULL,
+  "active_data_key" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("name")
+);
+CREATE TABLE tokenbroker."lease" (
+  "rev" bigint NOT NULL,
+  "lease" text COLLATE "C" NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "version" bigint NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "session" text COLLATE "C" NOT NULL,
+  "instance" text COLLATE "C" NOT NULL,
+  "grant" text COLLATE "C" NOT NULL,
+  "state" text COLLATE "C" NOT NULL,
+  "ttl_s" double precision NOT NULL,
+  "granted_at" bigint NOT NULL,
+  "expires_at" bigint NOT NULL,
+  "max_expires_at" bigint NOT NULL,
+  "due_at" bigint,
+  "ended_at" bigint,
+  "reason" text COLLATE "C" NOT NULL,
+  "acked_version" bigint NOT NULL,
+  "ack_failed" text COLLATE "C" NOT NULL,
+  "wiped_at" bigint,
+  "prune_at" bigint,
+  PRIMARY KEY ("lease")
+);
+CREATE INDEX "lease.due_at" ON tokenbroker."lease" ("due_at", "lease")
+  WHERE "due_at" IS NOT NULL;
+CREATE INDEX "lease.prune_at" ON tokenbroker."lease" ("prune_at", "lease")
+  WHERE "prune_at" IS NOT NULL;
+CREATE TABLE tokenbroker."manifest" (
+  "rev" bigint NOT NULL,
+  "kind" text COLLATE "C" NOT NULL,
+  "count" bigint NOT NULL,
+  "digest" bytea NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("kind")
+);
+CREATE TABLE tokenbroker."root" (
+  "rev" bigint NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "wraps" text COLLATE "C" NOT NULL,
+  PRIMARY KEY ("id")
+);
+CREATE TABLE tokenbroker."session" (
+  "rev" bigint NOT NULL,
+  "session" text COLLATE "C" NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "instance" text COLLATE "C" NOT NULL,
+  "source" text COLLATE "C" NOT NULL,
+  "client" text COLLATE "C" NOT NULL,
+  "connected_at" bigint NOT NULL,
+  "ended_at" bigint,
+  "close_code" bigint NOT NULL,
+  "due_at" bigint,
+  PRIMARY KEY ("session")
+);
+CREATE INDEX "session.worker" ON tokenbroker."session" ("worker", "session");
+CREATE INDEX "session.due_at" ON tokenbroker."session" ("due_at", "session")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE tokenbroker."token" (
+  "rev" bigint NOT NULL,
+  "name" text COLLATE "C" NOT NULL,
+  "keyring" text COLLATE "C" NOT NULL,
+  "labels" text COLLATE "C" NOT NULL,
+  "disabled" bigint NOT NULL,
+  "current" bigint NOT NULL,
+  "latest" bigint NOT NULL,
+  "previous_valid_s" bigint NOT NULL,
+  "created_at" bigint NOT NULL,
+  "updated_at" bigint NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("name")
+);
+CREATE TABLE tokenbroker."version" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "version" bigint NOT NULL,
+  "stage" text COLLATE "C" NOT NULL,
+  "content_type" text COLLATE "C" NOT NULL,
+  "keyring" text COLLATE "C" NOT NULL,
+  "data_key" text COLLATE "C" NOT NULL,
+  "fmt" bigint NOT NULL,
+  "sealed" bytea NOT NULL,
+  "created_at" bigint NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token", "version")
+);
+CREATE INDEX "version.data_key" ON tokenbroker."version" ("data_key", "token", "version");
+CREATE TABLE tokenbroker."worker" (
+  "rev" bigint NOT NULL,
+  "name" text COLLATE "C" NOT NULL,
+  "groups" text COLLATE "C" NOT NULL,
+  "auth" text COLLATE "C" NOT NULL,
+  "keys" text COLLATE "C" NOT NULL,
+  "labels" text COLLATE "C" NOT NULL,
+  "single_session" bigint NOT NULL,
+  "disabled" bigint NOT NULL,
+  "created_at" bigint NOT NULL,
+  "expires_at" bigint,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("name")
+);

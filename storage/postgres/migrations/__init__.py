@@ -1,0 +1,61 @@
+"""Bring a database to the newest schema, one numbered SQL file after another, under an advisory lock.
+
+A released file is never edited: what it made is out there. Expand first (add), contract in a later release (remove), so
+that replicas of the release before go on working: each file says which schema's release can still read what it makes.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import asyncpg
+
+from storage.errors import NewerSchema, NotOurs
+
+MIGRATIONS = (("0001_records.sql", 1),)
+"""In order; the n-th makes schema version n. Beside each: the oldest schema version whose release works with it."""
+
+NEWEST = len(MIGRATIONS)
+LOCK = 0x746B6272
+"""ASCII "tkbr": the advisory lock that one migrating replica holds."""
+
+
+async def migrate(connection: asyncpg.Connection, shown: str) -> int:
+    """Apply what is missing, all or nothing; the version before (0: the database held no schema of ours).
+
+    NotOurs, NewerSchema: the database must not be touched, and was not. asyncpg.PostgresError: as PostgreSQL says.
+    """
+    if await version_of(connection, shown) >= NEWEST:
+        return NEWEST
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        # Again, inside the lock: another replica may have migrated while this one waited for it.
+        before = await version_of(connection, shown)
+        for number in range(before, NEWEST):
+            name, oldest = MIGRATIONS[number]
+            if number == 0:
+                await connection.execute("CREATE SCHEMA IF NOT EXISTS tokenbroker")
+            await connection.execute(resources.files(__name__).joinpath(name).read_text("utf-8"))
+            await connection.execute("DELETE FROM tokenbroker.schema_version")
+            await connection.execute("INSERT INTO tokenbroker.schema_version VALUES ($1, $2)", number + 1, oldest)
+    return before
+
+
+async def version_of(connection: asyncpg.Connection, shown: str) -> int:
+    """The schema version; 0: there is none. NotOurs: another application's. NewerSchema: too new to be read."""
+    if await connection.fetchval("SELECT to_regclass('tokenbroker.schema_version')") is None:
+        other = await connection.fetchval(
+            "SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('tokenbroker')"
+        )
+        if other:
+            raise NotOurs(f"{shown}: its schema tokenbroker is another application's; name another database")
+        return 0
+    row = await connection.fetchrow("SELECT version, oldest_reader FROM tokenbroker.schema_version")
+    if row is None:
+        raise NotOurs(f"{shown}: its schema tokenbroker is half made; restore it, or name another database")
+    version, oldest = int(row["version"]), int(row["oldest_reader"])
+    if oldest > NEWEST:
+        raise NewerSchema(
+            f"{shown} has schema {version}, and this release reads up to {NEWEST}; run the release that migrated it"
+        )
+    return version
