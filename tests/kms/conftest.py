@@ -83,3 +83,10 @@ async def azure_vault(azure_standin: Any, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("IDENTITY_ENDPOINT", vault.identity_url)
         monkeypatch.setenv("IDENTITY_HEADER", azure_standin.IDENTITY_HEADER)
         yield vault
+
+
+@pytest.fixture
+async def aws(aws_standin: Any, aws_environment: None) -> AsyncIterator[Any]:
+    """A stand-in for AWS KMS and STS with one key."""
+    async with aws_standin.standing() as standin:
+        yield standin
