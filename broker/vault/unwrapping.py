@@ -78,9 +78,13 @@ class Unwrapper:
 
     async def _ask(self, need: Need, wrap: WrapRecord) -> Unwrapped | KeyFailure:
         uri = wrap.kms_key
+        gate = self._gates.get(uri)
+        if gate is None:
+            detail = f"{uri}: it has just been taken out of the configuration"
+            return need.failure(FailureKind.UNAVAILABLE, reason="no_kms_key", detail=detail, kms_key=uri)
         try:
             asked = Wrap(key_version=wrap.key_version, blob=wrap.blob)
-            key = bytearray(await self._gates[uri].unwrap(asked, need.context, need.caller))
+            key = bytearray(await gate.unwrap(asked, need.context, need.caller))
         except KmsError as error:
             return need.failure(_kind(error, need), reason=error.code, detail=str(error), kms_key=uri)
         record = need.record
