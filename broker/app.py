@@ -134,7 +134,7 @@ async def open_broker(
             open_vault(
                 cluster_id=root.cluster_id,
                 kms=keys,
-                default_kms_keys=settings.kms.keys,
+                default_kms_keys=lambda: settings.kms.keys,
                 data_key=lambda name: authority.data_keys.get((name,)),
                 keyring=lambda name: authority.keyrings.get((name,)),
                 settings=vault_settings(settings),

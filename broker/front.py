@@ -59,9 +59,9 @@ def _checks(broker: Broker) -> dict[str, Check]:
 
     async def kms() -> None:
         failures = []
-        for uri in broker.kms:
+        for known in broker.vault.health():
             try:
-                await broker.vault.check(uri)
+                await broker.vault.check(known.kms_key)
             except KmsError as error:
                 failures.append(error)
             else:

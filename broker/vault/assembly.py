@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from broker.clock import Clock
 from broker.vault.counters import VaultCounters
 from broker.vault.failures import KeyFailure
-from broker.vault.gate import KmsGate
+from broker.vault.gates import KmsGates
 from broker.vault.key_cache import KeyCache
 from broker.vault.minting import DataKeyMint
 from broker.vault.needs import Needs
@@ -25,7 +25,7 @@ async def open_vault(
     *,
     cluster_id: str,
     kms: Mapping[str, Kms],
-    default_kms_keys: Sequence[str],
+    default_kms_keys: Callable[[], Sequence[str]],
     data_key: Callable[[str], DataKeyRecord | None],
     keyring: Callable[[str], KeyringRecord | None],
     settings: VaultSettings,
@@ -35,7 +35,8 @@ async def open_vault(
 ) -> AsyncIterator[Vault]:
     """A vault, whose tasks end and whose keys are wiped when the context ends.
 
-    kms: every open KMS key by its URI. default_kms_keys: those of keyrings that name none, in the order of asking.
+    kms: every KMS key that is open now, by its URI. default_kms_keys: those of keyrings that name none, in the order of
+    asking. Both may change; `Vault.reconsider` is called afterwards.
     data_key, keyring: look records up in books that are verified already and held in memory.
     jitter: uniform in [0, 1). alarm: told of damaged and refused keys; it must return at once and not raise.
     A failure of a background task is a bug, and ends the context with an ExceptionGroup.
@@ -43,18 +44,12 @@ async def open_vault(
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         counters = VaultCounters()
-        slots = asyncio.Semaphore(settings.calls_max)
-        gates = {
-            uri: KmsGate(kms=each, settings=settings, slots=slots, clock=clock, jitter=jitter)
-            for uri, each in kms.items()
-        }
+        gates = KmsGates(kms=kms, settings=settings, clock=clock, jitter=jitter)
 
-        def kms_keys(ring: KeyringRecord) -> Sequence[str]:
-            return ring.kms_keys or default_kms_keys
+        def kms_keys(ring: KeyringRecord | None) -> Sequence[str]:
+            return (ring is not None and ring.kms_keys) or default_kms_keys()
 
-        needs = Needs(
-            cluster_id=cluster_id, data_key=data_key, keyring=keyring, kms_keys=kms_keys, open_keys=gates.keys()
-        )
+        needs = Needs(cluster_id=cluster_id, data_key=data_key, keyring=keyring, kms_keys=kms_keys, opens=gates.opens)
         cache = KeyCache(
             tasks=tasks,
             unwrap=Unwrapper(gates=gates, counters=counters, alarm=alarm).unwrap,

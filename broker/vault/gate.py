@@ -69,6 +69,10 @@ class KmsGate:
             jitter=jitter,
         )
         self._answered_at: float | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._left = False
         self._last_error = ""
         self._times = {"wrap": CallTimes(), "unwrap": CallTimes(), "check": CallTimes()}
 
@@ -114,7 +118,7 @@ class KmsGate:
     async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         if self._breaker.is_shut(self._clock.monotonic()):
             raise self._left_alone()
-        async with self._place():
+        async with self._under_way(), self._place():
             if not self._breaker.admit(self._clock.monotonic()):
                 raise self._left_alone()
             started = self._clock.monotonic()
@@ -142,6 +146,20 @@ class KmsGate:
 
     def _left_alone(self) -> Unavailable:
         return Unavailable("it has not answered lately and is left alone for a moment", kms_key=self.uri)
+
+    @asynccontextmanager
+    async def _under_way(self) -> AsyncIterator[None]:
+        """Counts the call, so that `leave` waits for it."""
+        if self._left:
+            raise Unavailable("it is no longer configured", kms_key=self.uri)
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

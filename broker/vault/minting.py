@@ -1,9 +1,10 @@
-"""Make data keys, and wrap them anew when their KMS keys change. Signing and committing records do not live here."""
+"""Make data keys, and wrap them and the root key anew when KMS keys change. Signing and committing live elsewhere."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -14,15 +15,19 @@ from broker.vault.failures import FailureKind, KeyFailure
 from broker.vault.gate import KmsGate
 from broker.vault.key_cache import KeyCache
 from broker.vault.needs import Needs
+from broker.vault.root import Root, rewrap_root
 from broker.vault.settings import VaultSettings
 from broker.vault.wrapping import wrap_for_all
 from kms.errors import Corrupt, Disabled, KmsError, Unavailable
 from kms.port import KEY_BYTES
-from storage.records import DataKeyRecord, KeyringRecord
+from storage.records import DataKeyRecord, KeyringRecord, RootRecord
 
 
 class DataKeyMint:
-    """Makes data-key records. A record comes out with every wrap that was asked for, or not at all."""
+    """Makes data-key records. A record comes out with every wrap that was asked for, or not at all.
+
+    kms_keys: those that a keyring has now, or the root key (None).
+    """
 
     def __init__(
         self,
@@ -31,7 +36,7 @@ class DataKeyMint:
         gates: Mapping[str, KmsGate],
         needs: Needs,
         cache: KeyCache,
-        kms_keys: Callable[[KeyringRecord], Sequence[str]],
+        kms_keys: Callable[[KeyringRecord | None], Sequence[str]],
         settings: VaultSettings,
     ) -> None:
         self._cluster_id = cluster_id
@@ -73,22 +78,52 @@ class DataKeyMint:
         rewrapped = await self._wrapped(record, bytes(held.key), kms_keys)
         return msgspec.structs.replace(rewrapped, rev=record.rev + 1)
 
-    async def _wrapped(self, record: DataKeyRecord, key: bytes, kms_keys: Sequence[str]) -> DataKeyRecord:
+    async def rewrap_root(self, record: RootRecord, root: Root) -> RootRecord:
+        """The next revision of `record`: the same root key, wrapped by the KMS keys that it has now. As `generate`."""
+        gates = self._gates_of(self.kms_keys(None), "the root key")
+        try:
+            return await rewrap_root(record=record, root=root, kms=gates)
+        except KmsError as error:
+            failure = _failure("", "root", error)
+        raise failure.error()
+
+    def kms_keys(self, keyring: KeyringRecord | None) -> tuple[str, ...]:
+        """The KMS keys that shall wrap the data keys of `keyring`, or the root key, in the order of asking."""
+        return tuple(self._kms_keys(keyring))
+
+    async def key_versions(self, kms_keys: Sequence[str]) -> dict[str, str]:
+        """The version with which each of these KMS keys wraps now; those that do not wrap now are left out.
+
+        Learnt from the wrap of a key that nobody uses: what `describe` says may be of another moment, or nothing.
+        """
+        versions: dict[str, str] = {}
+        context = kms_context(cluster_id=self._cluster_id, keyring="", data_key="probe", purpose="value")
+        for uri in kms_keys:
+            if (gate := self._gates.get(uri)) is not None:
+                with suppress(KmsError):
+                    versions[uri] = (await gate.wrap(os.urandom(KEY_BYTES), context)).key_version
+        return versions
+
+    def _gates_of(self, kms_keys: Sequence[str], whose: str) -> list[KmsGate]:
         missing = [uri for uri in kms_keys if uri not in self._gates]
         if missing or not kms_keys:
             which = ", ".join(missing) or "it names none"
-            raise NotFound(f"keyring {record.keyring!r} needs KMS keys that are not configured: {which}")
+            raise NotFound(f"{whose} needs KMS keys that are not configured: {which}")
+        return [self._gates[uri] for uri in kms_keys]
+
+    async def _wrapped(self, record: DataKeyRecord, key: bytes, kms_keys: Sequence[str]) -> DataKeyRecord:
+        gates = self._gates_of(kms_keys, f"keyring {record.keyring!r}")
         context = kms_context(cluster_id=self._cluster_id, keyring=record.keyring, data_key=record.id, purpose="value")
         try:
-            wraps = await wrap_for_all(key, wrappers=[self._gates[uri] for uri in kms_keys], context=context)
+            wraps = await wrap_for_all(key, wrappers=gates, context=context)
         except KmsError as error:
-            failure = _failure(record, error)
+            failure = _failure(record.keyring, record.id, error)
         else:
             return msgspec.structs.replace(record, wraps=wraps, mac=b"")
         raise failure.error()
 
 
-def _failure(record: DataKeyRecord, error: KmsError) -> KeyFailure:
+def _failure(keyring: str, data_key: str, error: KmsError) -> KeyFailure:
     match error:
         case Unavailable():
             kind = FailureKind.UNAVAILABLE
@@ -100,8 +135,8 @@ def _failure(record: DataKeyRecord, error: KmsError) -> KeyFailure:
             kind = FailureKind.DENIED
     return KeyFailure(
         kind=kind,
-        keyring=record.keyring,
-        data_key=record.id,
+        keyring=keyring,
+        data_key=data_key,
         kms_key=error.kms_key,
         reason=error.code,
         detail=str(error),

@@ -7,7 +7,7 @@ they get here; asking a KMS does not live here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.vault.data_keys import kms_context
@@ -85,7 +85,10 @@ class _Slot:
 
 
 class Needs:
-    """Looks needs up in the verified books, which answer at once, and keeps the answers while the books keep theirs."""
+    """Looks needs up in the verified books, which answer at once, and keeps the answers while the books keep theirs.
+
+    kms_keys: those of a keyring, in the order of asking. opens: whether a KMS key is open here and not only wraps.
+    """
 
     def __init__(
         self,
@@ -94,14 +97,18 @@ class Needs:
         data_key: Callable[[str], DataKeyRecord | None],
         keyring: Callable[[str], KeyringRecord | None],
         kms_keys: Callable[[KeyringRecord], Sequence[str]],
-        open_keys: Collection[str],
+        opens: Callable[[str], bool],
     ) -> None:
         self._cluster_id = cluster_id
         self._data_key = data_key
         self._keyring = keyring
         self._kms_keys = kms_keys
-        self._open_keys = open_keys
+        self._opens = opens
         self._slots: dict[tuple[str, str], _Slot] = {}
+
+    def forget(self) -> None:
+        """Work every need out anew: other KMS keys are configured, or open."""
+        self._slots.clear()
 
     def for_broker(self, data_key: str, keyring: str) -> Need:
         """The need of the broker itself. Raises KeyCorrupt, KeyDenied."""
@@ -160,7 +167,7 @@ class Needs:
             return _failure(FailureKind.CORRUPT, data_key, keyring, "no_such_key", detail)
         if record.state == "destroyed":
             return _failure(FailureKind.DENIED, data_key, keyring, "key_destroyed", "it was destroyed")
-        usable = [uri for uri in self._kms_keys(ring) if uri in self._open_keys]
+        usable = [uri for uri in self._kms_keys(ring) if self._opens(uri)]
         need = make_need(record=record, kms_keys=usable, cluster_id=self._cluster_id)
         if not need.wraps:
             detail = "no configured KMS key of the keyring has wrapped it; configure one that has, or rewrap it"

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from broker.errors import StartRefused
 from broker.vault.data_keys import kms_context
 from broker.vault.encoding import encode
-from broker.vault.wrapping import openable, wrap_for_all
+from broker.vault.wrapping import Wrapper, openable, wrap_for_all
 from kms.errors import Corrupt, KmsError, Unavailable
 from kms.guard import GuardedKms
-from kms.port import KEY_BYTES, Kms, Wrap
+from kms.port import KEY_BYTES, Kms, Wrap, wraps_only
 from storage.records import RootRecord
 
 
@@ -56,10 +56,13 @@ async def create_root(*, kms: Sequence[Kms], now: datetime, call_s: float = 5.0)
     return await _wrapped(key, root, kms=kms, created_at=now, call_s=call_s), root
 
 
-async def rewrap_root(*, record: RootRecord, root: Root, kms: Sequence[Kms], call_s: float = 5.0) -> RootRecord:
-    """The next revision of `record`, with wraps of the same root key by every key of `kms`. Raises as create_root."""
-    wrapped = await _wrapped(root._key, root, kms=kms, created_at=record.created_at, call_s=call_s)
-    return RootRecord(rev=record.rev + 1, created_at=record.created_at, wraps=wrapped.wraps)
+async def rewrap_root(*, record: RootRecord, root: Root, kms: Sequence[Wrapper]) -> RootRecord:
+    """The next revision of `record`, with wraps of the same root key by every key of `kms`.
+
+    kms: not empty; their calls have deadlines. Raises as `wrap_for_all`; nothing was made then.
+    """
+    wraps = await wrap_for_all(root._key, wrappers=kms, context=_context(root.cluster_id))
+    return RootRecord(rev=record.rev + 1, created_at=record.created_at, wraps=wraps)
 
 
 async def open_root(
@@ -72,12 +75,12 @@ async def open_root(
 ) -> Root:
     """The root key that `expected_cluster_id`, pinned in the configuration, commits to.
 
-    The keys of `kms` are asked in their order, each at most for call_s, those that never wrapped it left out. One
-    that does not answer, refuses, or cannot open its wrap, is passed over; `tell` is told of each.
+    The keys of `kms` are asked in their order, each at most for call_s; those that never wrapped it, or only wrap, are
+    left out. One that does not answer, refuses, or cannot open its wrap, is passed over; `tell` is told of each.
     StartRefused: no key opened it, or what opened is the root of another cluster; the message has what each said.
     """
-    context = kms_context(cluster_id=expected_cluster_id, keyring="", data_key="root", purpose="root")
-    by_uri = {each.uri: each for each in kms}
+    context = _context(expected_cluster_id)
+    by_uri = {each.uri: each for each in kms if not wraps_only(each)}
     wraps = [(by_uri[wrap.kms_key], wrap) for wrap in openable(record.wraps, list(by_uri))]
     failures: list[KmsError] = []
     for each, wrap in wraps:
@@ -101,10 +104,9 @@ async def open_root(
 async def _wrapped(key: bytes, root: Root, *, kms: Sequence[Kms], created_at: datetime, call_s: float) -> RootRecord:
     if not kms:
         raise StartRefused("no KMS key is configured to wrap the root key; name at least one in kms.keys")
-    context = kms_context(cluster_id=root.cluster_id, keyring="", data_key="root", purpose="root")
     guarded = [GuardedKms(adapter=each, uri=each.uri, deadline_s=call_s) for each in kms]
     try:
-        wraps = await wrap_for_all(key, wrappers=guarded, context=context)
+        wraps = await wrap_for_all(key, wrappers=guarded, context=_context(root.cluster_id))
     except KmsError as error:
         refused = StartRefused(
             f"the root key was not wrapped: {error}; every key in kms.keys must wrap and unwrap, so mend or remove it"
@@ -112,6 +114,10 @@ async def _wrapped(key: bytes, root: Root, *, kms: Sequence[Kms], created_at: da
     else:
         return RootRecord(created_at=created_at, wraps=wraps)
     raise refused
+
+
+def _context(cluster_id: str) -> dict[str, str]:
+    return kms_context(cluster_id=cluster_id, keyring="", data_key="root", purpose="root")
 
 
 def _why_not(record: RootRecord, failures: Sequence[KmsError], expected_cluster_id: str) -> str:

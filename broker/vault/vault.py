@@ -5,9 +5,10 @@ Which worker may have which token, which rows are genuine, and when anything is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from broker.errors import NotFound
 from broker.secret import Secret
@@ -15,15 +16,21 @@ from broker.vault.counters import VaultCounters
 from broker.vault.envelope import FMT, check_value, open_value, seal_value
 from broker.vault.errors import SealBroken
 from broker.vault.failures import FailureKind
-from broker.vault.gate import KmsGate, KmsHealth
+from broker.vault.gate import KmsHealth
+from broker.vault.gates import KmsGates
 from broker.vault.held_keys import HeldKey
 from broker.vault.key_cache import KeyCache
 from broker.vault.minting import DataKeyMint
 from broker.vault.needs import Needs
+from broker.vault.root import Root
 from broker.vault.seals import SealBudget, needs_rotation
 from broker.vault.settings import VaultSettings
 from kms.port import Caller
-from storage.records import DataKeyRecord, KeyringRecord, VersionRecord
+from storage.records import DataKeyRecord, KeyringRecord, RootRecord, VersionRecord
+
+
+FLUSHED: Final = ("vault", ("flushed",))
+"""The line of the feed, of no record's table, by which one replica tells all to flush."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +72,7 @@ class Vault:
     def __init__(
         self,
         *,
-        gates: Mapping[str, KmsGate],
+        gates: KmsGates,
         needs: Needs,
         cache: KeyCache,
         mint: DataKeyMint,
@@ -138,6 +145,22 @@ class Vault:
         """As `DataKeyMint.rewrap`."""
         return await self._mint.rewrap(record, kms_keys)
 
+    async def rewrap_root(self, record: RootRecord, root: Root) -> RootRecord:
+        """As `DataKeyMint.rewrap_root`."""
+        return await self._mint.rewrap_root(record, root)
+
+    def kms_keys(self, keyring: KeyringRecord | None) -> tuple[str, ...]:
+        """As `DataKeyMint.kms_keys`."""
+        return self._mint.kms_keys(keyring)
+
+    def opens(self, kms_key: str) -> bool:
+        """Whether this KMS key is configured and may open what it wrapped; it may be silent just now."""
+        return self._gates.opens(kms_key)
+
+    async def key_versions(self, kms_keys: Sequence[str]) -> dict[str, str]:
+        """As `DataKeyMint.key_versions`."""
+        return await self._mint.key_versions(kms_keys)
+
     def needs_rotation(self, record: DataKeyRecord, *, now: datetime) -> bool:
         """Whether another data key should become the active one: this one is old, or nearly out of seals."""
         return needs_rotation(record, now=now, settings=self._settings)
@@ -157,6 +180,14 @@ class Vault:
         """Wipe every cached data key and forget every failure; the next open asks the KMS."""
         self._cache.flush()
 
+    def reconsider(self) -> None:
+        """Work out anew which KMS keys open what: others are configured, or open. Cached keys serve on as allowed."""
+        self._needs.forget()
+
+    async def let_go(self, kms_key: str) -> None:
+        """Ask a KMS key nothing more that is no longer open, and return when no call to it is under way."""
+        await self._gates.let_go(kms_key)
+
     def cached_keys(self) -> int:
         """How many unwrapped data keys are in memory."""
         return len(self._cache)
@@ -166,8 +197,8 @@ class Vault:
         return self._cache.oldest_s()
 
     def health(self) -> tuple[KmsHealth, ...]:
-        """Every KMS key as this process knows it, in the order they were given."""
-        return tuple(gate.health() for gate in self._gates.values())
+        """Every KMS key as this process knows it, in the order they were given; those that only wrap are left out."""
+        return tuple(gate.health() for gate in self._gates.values() if not gate.wraps_only)
 
     async def check(self, kms_key: str) -> None:
         """Return if this KMS key can wrap and unwrap now. NotFound: no such key is open. Raises `kms.errors`."""

@@ -171,7 +171,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
                 open_vault(
                     cluster_id=CLUSTER,
                     kms={each.uri: each for each in kms},
-                    default_kms_keys=[each.uri for each in kms],
+                    default_kms_keys=lambda: [each.uri for each in kms],
                     data_key=data_keys.get,
                     keyring=keyrings.get,
                     settings=VaultSettings(**bounds),
