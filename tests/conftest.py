@@ -54,6 +54,18 @@ def bao() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def bao_servers() -> ModuleType:
+    """The module `parts/bao.py`: OpenBao servers of a test's own, to be sealed, killed, or reached over TLS."""
+    return _part("bao")
+
+
+@pytest.fixture(scope="session")
+def transit_standin() -> ModuleType:
+    """The module `parts/transit_standin.py`: answers as no OpenBao server can be made to answer."""
+    return _part("transit_standin")
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
     """A running PostgreSQL server (`parts/postgres.py`), for the whole run."""
     part = _part("postgres")

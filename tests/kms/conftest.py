@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -90,3 +91,16 @@ async def aws(aws_standin: Any, aws_environment: None) -> AsyncIterator[Any]:
     """A stand-in for AWS KMS and STS with one key."""
     async with aws_standin.standing() as standin:
         yield standin
+
+
+@pytest.fixture
+def transit_key(bao: Any, bao_servers: ModuleType, tmp_path: Path) -> Any:
+    """A fresh key at the OpenBao server of the run (`TransitKey` of parts/bao.py)."""
+    return bao_servers.TransitKey(bao=bao, folder=tmp_path)
+
+
+@pytest.fixture
+async def standin(transit_standin: ModuleType) -> AsyncIterator[Any]:
+    """An HTTP server in the place of a transit engine (`Standin` of parts/transit_standin.py)."""
+    async with transit_standin.serving() as server:
+        yield server
