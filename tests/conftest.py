@@ -36,7 +36,7 @@ def moto() -> Iterator[Any]:
 
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials where AWS SDKs look for them, also those of child processes, and nothing else of AWS or of a proxy."""
+    """Credentials where AWS SDKs look for them, child processes too, and nothing else of AWS or of a proxy."""
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEONLY00000")
@@ -98,6 +98,16 @@ def softhsm() -> Iterator[Any]:
     """SoftHSM2 with a token folder of its own (`parts/softhsm.py`), for the whole run."""
     with _part("softhsm").serving() as hsm:
         yield hsm
+
+
+@pytest.fixture
+def postgres_of_its_own() -> Iterator[Any]:
+    """A PostgreSQL server that one test may stop and start."""
+    part = _part("postgres")
+    if part.programs() is None:
+        pytest.skip("Debian's package postgresql is not installed")
+    with part.serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -252,6 +252,57 @@ class Bao:
         self.unseal()
 
 
+class TransitKey:
+    """A key in a transit mount of its own, and what a broker needs for it; policies and roles bear the mount's name."""
+
+    def __init__(
+        self, *, bao: Bao, folder: Path, key: str = "tokens", namespace: str = "", **properties: object
+    ) -> None:
+        self.bao = bao
+        self.mount = bao.transit(namespace=namespace)
+        self.key = key
+        self.namespace = namespace
+        self._folder = folder
+        bao.key(self.mount, key, namespace=namespace, **properties)
+        bao.policy(self.mount, self.rules(), namespace=namespace)
+
+    def rules(self) -> dict[str, list[str]]:
+        """What docs/howto/transit.md allows a broker."""
+        return {
+            f"{self.mount}/encrypt/{self.key}": ["update"],
+            f"{self.mount}/decrypt/{self.key}": ["update"],
+            f"{self.mount}/keys/{self.key}": ["read"],
+            f"auth/token/create/{self.mount}": ["update"],
+            "auth/token/revoke-accessor": ["update"],
+        }
+
+    def uri(self, **options: object) -> str:
+        """The key URI with these options; without any that logs in, with a fresh token in a file."""
+        given = {name: str(value) for name, value in options.items()}
+        if not {"token_file", "role_id"} & set(given):
+            given["token_file"] = str(self.file("token", self.bao.token(self.mount, namespace=self.namespace)))
+        if self.namespace:
+            given["namespace"] = self.namespace
+        if self.bao.cafile is not None:
+            given.setdefault("ca_file", str(self.bao.cafile))
+        query = "&".join(f"{name}={value}" for name, value in given.items())
+        return f"transit:{self.bao.url}/{self.mount}/{self.key}?{query}"
+
+    def approle_uri(self, *, default: bool = True, **properties: object) -> str:
+        """The key URI that logs in with a fresh AppRole. properties: the role's."""
+        role = {"token_no_default_policy": not default, **properties}
+        mount, role_id, secret_id = self.bao.approle(self.mount, namespace=self.namespace, **role)
+        return self.uri(role_id=role_id, secret_id_file=self.file("secret-id", secret_id), approle_mount=mount)
+
+    def file(self, name: str, content: str) -> Path:
+        """A private file with this content, which comes in one piece."""
+        path = self._folder / name
+        fresh = self._folder / f"{name}.fresh"
+        fresh.touch(mode=0o600)
+        fresh.write_text(content + "\n")
+        return fresh.replace(path)
+
+
 @contextmanager
 def serving(*, tls: bool = False, durable: bool = False) -> Iterator[Bao]:
     """A running server; killed at the end.
