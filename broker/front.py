@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from broker.api.application import make_api
-from broker.api.probes import Check
 from broker.api.services import Facts, make_services
-from broker.errors import Unavailable
+from broker.readiness import make_checks
 from broker.readouts import make_registry
-from kms.errors import KmsError
 from tokenbroker_client.wire import CONNECT_PATH
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def make_app(broker: Broker) -> web.Application:
         facts=_facts(broker),
         settled=broker.feed.caught_up,
     )
-    app = make_api(services=services, checks=_checks(broker), registry=make_registry(broker))
+    app = make_api(services=services, checks=make_checks(broker), registry=make_registry(broker))
     app.router.add_get(CONNECT_PATH, broker.door.connect)
     return app
 
@@ -49,38 +47,6 @@ def _scratch(broker: Broker) -> Path:
         return broker.settings.storage.scratch
     url = broker.settings.storage.url
     return Path(url.removeprefix("sqlite:///")).parent if url.startswith("sqlite:") else Path(tempfile.gettempdir())
-
-
-def _checks(broker: Broker) -> dict[str, Check]:
-    """What readiness asks. Each returns when its part can serve."""
-
-    async def storage() -> None:
-        await broker.storage.check()
-
-    async def kms() -> None:
-        failures = []
-        for known in broker.vault.health():
-            try:
-                await broker.vault.check(known.kms_key)
-            except KmsError as error:
-                failures.append(error)
-            else:
-                return
-        raise failures[0]
-
-    async def audit() -> None:
-        if not broker.journal.healthy():
-            raise Unavailable("the audit log cannot be written, or its checkpoints do not keep up")
-
-    async def feed() -> None:
-        if broker.feed.trouble:
-            raise Unavailable(broker.feed.trouble)
-
-    async def accepting() -> None:
-        if broker.sessions.draining:
-            raise Unavailable("the broker is draining")
-
-    return {"storage": storage, "kms": kms, "audit": audit, "feed": feed, "accepting": accepting}
 
 
 def _facts(broker: Broker) -> Callable[[], Awaitable[Facts]]:

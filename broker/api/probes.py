@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -11,8 +12,17 @@ import structlog
 
 from broker.clock import Clock
 
-Check = Callable[[], Awaitable[None]]
-"""Returns when the part can serve, raises when it cannot."""
+
+class State(Enum):
+    """OK: it serves. DEGRADED: it serves, and has lost something that it could do with. FAILED: it cannot serve."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+Check = Callable[[], Awaitable[State]]
+"""How the part does; raises when it cannot serve."""
 
 CHECK_S: Final = 2.0
 """Longest wait for one check; later is red."""
@@ -22,7 +32,7 @@ _log = structlog.get_logger("tokenbroker.api")
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """ready: every check is "ok". checks: by name, "ok" or "failed"."""
+    """ready: no check is "failed". checks: by name, "ok", "degraded" or "failed"."""
 
     ready: bool
     checks: dict[str, str]
@@ -46,15 +56,17 @@ class Readiness:
             async with asyncio.TaskGroup() as group:
                 tasks = {name: group.create_task(self._outcome(name, check)) for name, check in self._checks.items()}
             checks = {name: task.result() for name, task in tasks.items()}
-            ready = Ready(ready=all(state == "ok" for state in checks.values()), checks=checks)
+            ready = Ready(
+                ready=State.FAILED not in checks.values(),
+                checks={name: state.value for name, state in checks.items()},
+            )
             self._last = (now, ready)
             return ready
 
-    async def _outcome(self, name: str, check: Check) -> str:
+    async def _outcome(self, name: str, check: Check) -> State:
         try:
             async with asyncio.timeout(CHECK_S):
-                await check()
+                return await check()
         except Exception as error:  # noqa: BLE001 - whatever it is, this part cannot serve
             _log.warning("api.not_ready", check=name, error=type(error).__name__)
-            return "failed"
-        return "ok"
+            return State.FAILED

@@ -24,6 +24,7 @@ from broker.admin.tokens import TokenAdmin
 from broker.admin.workers import WorkerAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
+from broker.vault.gate import KmsHealth
 from broker.vault.vault import Vault
 from storage.port import Storage
 
@@ -44,8 +45,9 @@ async def settled_at_once() -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """The services behind the API. facts: what `status` tells besides. settled: returns when this replica acts on
-    every change committed before the call. request_key: what fingerprints of requests are made with."""
+    """The services behind the API. kms_health: every KMS key as this replica knows it. facts: what `status` tells
+    besides. settled: returns when this replica acts on every change committed before the call. request_key: what
+    fingerprints of requests are made with."""
 
     cluster_id: str
     request_key: bytes = field(repr=False)
@@ -66,6 +68,7 @@ class Services:
     leases: LeaseDesk
     audit: AuditDesk
     snapshots: Snapshots
+    kms_health: Callable[[], tuple[KmsHealth, ...]]
     facts: Callable[[], Awaitable[Facts]]
     settled: Callable[[], Awaitable[None]]
 
@@ -115,6 +118,7 @@ def make_services(
         leases=leases,
         audit=AuditDesk(storage=storage, stored=stored, authority=authority, vkey=vkey, scratch=scratch),
         snapshots=Snapshots(storage=storage, authority=authority, clock=clock, scratch=scratch),
+        kms_health=vault.health,
         facts=facts,
         settled=settled,
     )

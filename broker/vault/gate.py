@@ -28,7 +28,8 @@ class KmsHealth:
     """One KMS key as this process knows it. answered_s_ago: None until it first answered.
 
     failures: unanswered calls in a row. last_error: the code of the last call's error, "" after success. times: how
-    long calls took that were made, answered or not, by operation; waiting for a place is left out.
+    long calls took that were made, answered or not, by operation; waiting for a place is left out. wraps_only: it opens
+    nothing here, and that is no fault.
     """
 
     kms_key: str
@@ -36,7 +37,12 @@ class KmsHealth:
     failures: int
     answered_s_ago: float | None
     last_error: str
+    wraps_only: bool
     times: Mapping[str, CallTimes] = field(repr=False)
+
+    def well(self, lately_s: float) -> bool:
+        """Whether the last call went well, and not longer ago than that."""
+        return not self.last_error and self.answered_s_ago is not None and self.answered_s_ago <= lately_s
 
 
 class KmsGate:
@@ -112,6 +118,7 @@ class KmsGate:
             failures=self._breaker.failures,
             answered_s_ago=None if answered_at is None else self._clock.monotonic() - answered_at,
             last_error=self._last_error,
+            wraps_only=self.wraps_only,
             times=self._times,
         )
 

@@ -5,7 +5,9 @@ Which worker may have which token, which rows are genuine, and when anything is 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,7 +18,7 @@ from broker.vault.counters import VaultCounters
 from broker.vault.envelope import FMT, check_value, open_value, seal_value
 from broker.vault.errors import SealBroken
 from broker.vault.failures import FailureKind
-from broker.vault.gate import KmsHealth
+from broker.vault.gate import KmsGate, KmsHealth
 from broker.vault.gates import KmsGates
 from broker.vault.held_keys import HeldKey
 from broker.vault.key_cache import KeyCache
@@ -25,9 +27,9 @@ from broker.vault.needs import Needs
 from broker.vault.root import Root
 from broker.vault.seals import SealBudget, needs_rotation
 from broker.vault.settings import VaultSettings
+from kms.errors import KmsError
 from kms.port import Caller
 from storage.records import DataKeyRecord, KeyringRecord, RootRecord, VersionRecord
-
 
 FLUSHED: Final = ("vault", ("flushed",))
 """The line of the feed, of no record's table, by which one replica tells all to flush."""
@@ -199,6 +201,20 @@ class Vault:
     def health(self) -> tuple[KmsHealth, ...]:
         """Every KMS key as this process knows it, in the order they were given; those that only wrap are left out."""
         return tuple(gate.health() for gate in self._gates.values() if not gate.wraps_only)
+
+    async def probe(self, *, lately_s: float) -> tuple[KmsHealth, ...]:
+        """The health of every KMS key that opens, after asking, all at once, those that have not done well lately."""
+
+        async def ask(gate: KmsGate) -> None:
+            with suppress(KmsError):
+                await gate.check()
+
+        opening = [gate for gate in self._gates.values() if not gate.wraps_only]
+        async with asyncio.TaskGroup() as tasks:
+            for gate in opening:
+                if not gate.health().well(lately_s):
+                    tasks.create_task(ask(gate))
+        return tuple(gate.health() for gate in opening)
 
     async def check(self, kms_key: str) -> None:
         """Return if this KMS key can wrap and unwrap now. NotFound: no such key is open. Raises `kms.errors`."""

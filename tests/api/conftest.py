@@ -18,6 +18,7 @@ from yarl import URL
 from broker.admin.keys import KeyAdmin
 from broker.api.application import make_api
 from broker.api.limits import ApiLimits, Rate
+from broker.api.probes import State
 from broker.api.services import Services, make_services
 from broker.app import Broker, open_broker
 from broker.authority.manifest import initial_manifests
@@ -154,10 +155,11 @@ async def site(open_site: OpenSite) -> AsyncIterator[Site]:
         yield opened
 
 
-def _check(name: str, failing: set[str]) -> Callable[[], Awaitable[None]]:
-    async def check() -> None:
+def _check(name: str, failing: set[str]) -> Callable[[], Awaitable[State]]:
+    async def check() -> State:
         if name in failing:
             raise RuntimeError(f"{name} is down")
+        return State.OK
 
     return check
 

@@ -9,9 +9,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker.api.metrics import Readout
+from broker.api.metrics import Labelled, Readout, Spread, Spreads
 from broker.api.openapi import openapi_document
-from broker.api.probes import Readiness
+from broker.api.probes import Readiness, State
 from broker.api.reference import api_reference
 from broker.api.routes import ROUTES
 from broker.clock import FakeClock
@@ -44,15 +44,26 @@ async def test_many_probes_run_the_checks_once() -> None:
     """A hundred probes at once cost one check, which other probes wait for."""
     calls = 0
 
-    async def check() -> None:
+    async def check() -> State:
         nonlocal calls
         calls += 1
         await asyncio.sleep(0)
+        return State.OK
 
     readiness = Readiness(checks={"storage": check}, clock=FakeClock())
     answers = await asyncio.gather(*(readiness.read() for _ in range(100)))
     assert calls == 1
     assert all(answer.ready for answer in answers)
+
+
+async def test_a_degraded_part_is_ready() -> None:
+    """What has lost a spare part serves on: a load balancer must not take it away, and whoever looks sees it."""
+
+    async def check() -> State:
+        return State.DEGRADED
+
+    ready = await Readiness(checks={"kms": check}, clock=FakeClock()).read()
+    assert (ready.ready, ready.checks) == (True, {"kms": "degraded"})
 
 
 async def test_metrics_count_requests_by_route_and_never_by_path(site) -> None:
@@ -68,15 +79,25 @@ async def test_metrics_count_requests_by_route_and_never_by_path(site) -> None:
 
 
 def test_other_parts_counters_are_read_when_asked() -> None:
-    """A readout shows plain numbers, numbers by kind, and gauges that may fall."""
+    """A readout shows plain numbers, numbers by kind and by several labels, histograms, and gauges that may fall."""
     registry = CollectorRegistry()
-    numbers = {"hits": 1, "evictions": {"expired": 2, "denied": 0}, "waiters": 7}
+    numbers = {
+        "hits": 1,
+        "evictions": {"expired": 2, "denied": 0},
+        "waiters": 7,
+        "unwraps": Labelled(labels=("kind", "kms_key"), rows={("ok", "local:a"): 3}),
+        "seconds": Spreads(labels=("kms_key",), bounds=(0.5, 2), rows={("local:a",): Spread(counts=[4, 1, 2], sum=9)}),
+    }
     registry.register(Readout(part="vault", read=lambda: numbers, gauges=frozenset({"waiters"})))
     numbers["hits"] = 5
     text = generate_latest(registry).decode()
     assert "tokenbroker_vault_hits_total 5.0" in text
     assert 'tokenbroker_vault_evictions_total{kind="expired"} 2.0' in text
     assert "# TYPE tokenbroker_vault_waiters gauge" in text
+    assert 'tokenbroker_vault_unwraps_total{kind="ok",kms_key="local:a"} 3.0' in text
+    assert 'tokenbroker_vault_seconds_bucket{kms_key="local:a",le="2"} 5.0' in text
+    assert 'tokenbroker_vault_seconds_bucket{kms_key="local:a",le="+Inf"} 7.0' in text
+    assert 'tokenbroker_vault_seconds_sum{kms_key="local:a"} 9.0' in text
 
 
 async def test_the_openapi_document_is_the_table(site) -> None:

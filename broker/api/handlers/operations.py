@@ -9,7 +9,7 @@ from broker.admin.roles import ADMINS, EVERYONE
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route, Stream
 from broker.api.services import Services
 from broker.api.turns import Turn
-from broker.api.views.audit import Status
+from broker.api.views.audit import Status, kms_view
 
 
 async def show_status(services: Services, _call: Call[Nothing, Nothing, Nothing]) -> Reply:
@@ -19,6 +19,7 @@ async def show_status(services: Services, _call: Call[Nothing, Nothing, Nothing]
         instance=services.instance,
         version=version("tokenbroker"),
         now=services.clock.now(),
+        kms=[kms_view(health) for health in services.kms_health()],
         facts=dict(await services.facts()),
     )
     return Reply(body=status)

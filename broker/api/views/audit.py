@@ -11,6 +11,7 @@ from broker.admin.audit_desk import TailEntry
 from broker.api.views.common import Answer, Instant, Request
 from broker.audit.prove import Proof
 from broker.audit.report import Report
+from broker.vault.gate import KmsHealth
 
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
@@ -52,19 +53,48 @@ class EntryProof(Answer, frozen=True, kw_only=True):
     inclusion: list[str]
 
 
+class KmsState(Answer, frozen=True, kw_only=True):
+    """A KMS key as this replica knows it, without asking it now.
+
+    state: `closed` is asked as needed, `open` is left alone because it did not answer, `probing`: one call finds out.
+    failures: unanswered calls in a row. answered_s_ago: null before its first answer; refusals are answers. last_error:
+    the code of the last call's error, "" after success. wraps_only: it opens nothing here, and that is no fault.
+    """
+
+    kms_key: str
+    state: str
+    failures: int
+    answered_s_ago: float | None
+    last_error: str
+    wraps_only: bool
+
+
 class Status(Answer, frozen=True, kw_only=True):
-    """This replica. facts: numbers and words for people, without a promise."""
+    """This replica. kms: its KMS keys. facts: numbers and words for people, without a promise."""
 
     cluster: str
     instance: str
     version: str
     now: Instant
+    kms: list[KmsState]
     facts: dict[str, str | int | float | bool]
 
 
 def entry_view(entry: TailEntry) -> AuditEntry:
     """An entry as answers show it."""
     return AuditEntry(log=entry.log, seq=entry.seq, entry=msgspec.Raw(entry.text))
+
+
+def kms_view(health: KmsHealth) -> KmsState:
+    """A KMS key's health as answers show it."""
+    return KmsState(
+        kms_key=health.kms_key,
+        state=health.state.value,
+        failures=health.failures,
+        answered_s_ago=health.answered_s_ago,
+        last_error=health.last_error,
+        wraps_only=health.wraps_only,
+    )
 
 
 def report_view(report: Report) -> Verification:
