@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
-from broker.app import AUDIT_SIGNING
+from broker.app import AUDIT_SIGNING, vault_settings
 from broker.audit.checkpoint import key_name
 from broker.audit.lookback import look_back
 from broker.audit.note import Signer, Verifier
@@ -15,6 +15,7 @@ from broker.authority.pins import check_pins
 from broker.clock import Clock
 from broker.doctor.files import examine_files
 from broker.doctor.findings import Finding, failed, ok, skipped, warning
+from broker.doctor.kms_keys import examine_kms
 from broker.doctor.machine import examine_clock, examine_machine
 from broker.doctor.reading import NoWriter
 from broker.errors import BrokerError, StartRefused, Tampered
@@ -23,7 +24,6 @@ from broker.settings import Settings, load_settings
 from broker.setup.layout import Layout
 from broker.tls import Certificate, is_loopback
 from broker.vault.root import Root, open_root
-from kms.catalog import open_kms
 from kms.errors import KmsError
 from kms.port import Kms
 from storage.catalog import open_storage
@@ -41,6 +41,7 @@ async def examine(layout: Layout, clock: Clock) -> list[Finding]:
     try:
         settings = load_settings(layout.config)
         _ = settings.address
+        vault_settings(settings)
     except REFUSALS as error:
         return [failed("configuration", str(error))]
     findings = [ok("configuration", f"{layout.config} has no unknown keys"), _listening(settings)]
@@ -85,10 +86,8 @@ async def _examine_data(settings: Settings, clock: Clock) -> AsyncIterator[Findi
             storage = await stack.enter_async_context(open_storage(url))
             yield await _storage(storage, served=served)
             keys: list[Kms] = []
-            further = [uri for keyring in settings.keyrings.values() for uri in keyring.kms_keys]
-            for uri in dict.fromkeys([*settings.kms.keys, *further]):
-                async for finding in _kms(uri, stack, keys):
-                    yield finding
+            async for finding in examine_kms(settings, stack, keys):
+                yield finding
             rooted = [key for key in keys if key.uri in settings.kms.keys]
             async for finding in _cluster(storage, rooted, settings, clock, served=served):
                 yield finding
@@ -103,21 +102,6 @@ async def _storage(storage: Storage, *, served: bool) -> Finding:
     health = await storage.check()
     facts = ", ".join(f"{name} {value}" for name, value in health.facts.items() if name != "schema")
     return ok("storage", f"it can be read and written; schema {health.schema}; {facts}")
-
-
-async def _kms(uri: str, stack: AsyncExitStack, keys: list[Kms]) -> AsyncIterator[Finding]:
-    """Open the key into `keys`; it stays in the list even when it does not work now, for another may open the root."""
-    try:
-        kms = await stack.enter_async_context(open_kms(uri))
-        keys.append(kms)
-        await kms.check()
-        told = await kms.describe()
-    except KmsError as error:
-        yield failed("KMS", str(error))
-        return
-    yield ok("KMS", f"{uri} wraps and unwraps; {told.provider}, {told.state}{', in hardware' if told.hsm else ''}")
-    for text in told.warnings:
-        yield warning("KMS", f"{uri}: {text}")
 
 
 async def _cluster(
