@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import EnvironmentCredential, ManagedIdentityCredential
 from azure.keyvault.keys.aio import KeyClient
 
-from kms.azure.uri import VaultKey, is_loopback
+from kms.azure.uri import VaultKey
 from kms.errors import BadKey, Corrupt
 
 ANSWER_BYTES_MAX = 64 * 1024
@@ -60,7 +60,6 @@ async def client_for(where: VaultKey, session: aiohttp.ClientSession) -> AsyncIt
             credential,
             transport=transport,
             permit_redirects=False,
-            verify_challenge_resource=not is_loopback(where.host),
             **retries,
         ) as client,
     ):

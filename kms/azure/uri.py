@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from kms.errors import BadKey
 from kms.key_uri import split_uri
 
 EXAMPLE = "azure-kv:https://NAME.vault.azure.net/keys/KEY"
 KEY_URL = re.compile(
-    r"(?P<vault>https://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\])(?::(?P<port>[0-9]{1,5}))?)"
+    r"(?P<vault>https://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\])(?::(?P<port>[0-9]{1,5}))?)"
     r"/keys/(?P<name>[0-9A-Za-z-]{1,127})(?:/(?P<version>[0-9A-Za-z]{1,64}))?",
     re.ASCII,
 )
@@ -22,7 +21,6 @@ class VaultKey:
     """What the URI says. version: "" for the newest that may wrap. ca_file: "" for the system's authorities."""
 
     vault: str
-    host: str
     name: str
     version: str
     ca_file: str
@@ -39,16 +37,7 @@ def parse_uri(uri: str) -> VaultKey:
         )
     return VaultKey(
         vault=match["vault"],
-        host=match["host"],
         name=match["name"],
         version=match["version"] or "",
         ca_file=options.get("ca-file", ""),
     )
-
-
-def is_loopback(host: str) -> bool:
-    """True where no vault can be, but a stand-in for one, whose name cannot match the resource that it signs in to."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

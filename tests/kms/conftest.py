@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
@@ -72,14 +73,8 @@ async def gcp(gcp_standin: Any) -> AsyncIterator[Any]:
 @pytest.fixture
 async def azure_vault(azure_standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """A vault without keys (`parts/azure_standin.py`), and this process signed in to it by a managed identity."""
-    for name in (
-        "AZURE_CLIENT_ID",
-        "AZURE_CLIENT_SECRET",
-        "AZURE_CLIENT_CERTIFICATE_PATH",
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in [each for each in os.environ if each.startswith("AZURE_") or each.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
     async with azure_standin.serving(tmp_path) as vault:
         monkeypatch.setenv("IDENTITY_ENDPOINT", vault.identity_url)
         monkeypatch.setenv("IDENTITY_HEADER", azure_standin.IDENTITY_HEADER)

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 
 from kms.azure import open_azure
-from kms.azure.uri import is_loopback, parse_uri
+from kms.azure.uri import parse_uri
 from kms.errors import BadKey
 
 GOOD = "azure-kv:https://team.vault.azure.net/keys/broker"
 
 
 def test_a_key_without_version_is_read() -> None:
-    """Vault, host and name are told apart; without a version the newest is meant."""
+    """Vault and name are told apart; without a version the newest is meant."""
     key = parse_uri(GOOD)
-    assert (key.vault, key.host, key.name, key.version, key.ca_file) == (
+    assert (key.vault, key.name, key.version, key.ca_file) == (
         "https://team.vault.azure.net",
-        "team.vault.azure.net",
         "broker",
         "",
         "",
@@ -28,7 +27,7 @@ def test_a_key_without_version_is_read() -> None:
 def test_version_port_and_ca_file_are_read() -> None:
     """A version, a port and a CA file (percent-decoded) are taken."""
     key = parse_uri("azure-kv:https://[::1]:8443/keys/broker/0a1b2c?ca-file=/etc/a%20b.pem")
-    assert (key.vault, key.host, key.version, key.ca_file) == ("https://[::1]:8443", "[::1]", "0a1b2c", "/etc/a b.pem")
+    assert (key.vault, key.version, key.ca_file) == ("https://[::1]:8443", "0a1b2c", "/etc/a b.pem")
 
 
 @pytest.mark.parametrize(
@@ -80,17 +79,3 @@ async def test_a_ca_file_that_is_none_is_a_bad_key(tmp_path: Path) -> None:
         with pytest.raises(BadKey, match="ca-file"):
             async with open_azure(f"{GOOD}?ca-file={path}"):
                 pass
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
-def test_loopback_is_known(host: str) -> None:
-    """Hosts of this machine are known, whose name cannot match the resource that they sign in to."""
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["team.vault.azure.net", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1"]
-)
-def test_other_hosts_are_no_loopback(host: str) -> None:
-    """A name that only begins like this machine's is another machine."""
-    assert not is_loopback(host)

@@ -1,4 +1,4 @@
-"""A stand-in for Azure Key Vault and Managed HSM, and for the identity endpoint of App Service, on real sockets.
+"""A stand-in for Azure Key Vault and Managed HSM, and for the sign-in to them, on real sockets.
 
 Made from the public REST reference (get key, get key versions, wrap key, unwrap key; authentication, requests and
 responses; error codes), since no emulator exists. The cryptography inside is real. Its clock stands still at NOW, so
@@ -9,6 +9,7 @@ a disabled RSA key still wraps, and does not unwrap; an expired one unwraps, and
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,8 @@ NOW = 1_900_000_000
 """What the vault's clock says, for ever."""
 IDENTITY_HEADER = "a-header-that-only-local-processes-know"
 ACCESS_TOKEN = "standin-access-token-5d1f6a"
+TENANT = "standin"
+CLIENT_SECRET = "a-secret-of-the-service-principal"
 _OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,7 +79,10 @@ class Vault:
     fault: Fault | None = None
     fault_at: str = ""
     identity_fault: Fault | None = None
-    challenge: str = 'authorization="https://login.microsoftonline.com/standin", resource="https://vault.azure.net"'
+    change: Callable[[bytes], tuple[bytes, dict[str, str]]] | None = None
+    """Changes the body of what the vault answers to an operation, and adds headers."""
+    resource: str = ""
+    """What the vault asks its clients to sign in to."""
     asked: list[str] = field(default_factory=list)
     """Method and path of every request with an access token."""
     resources: list[str] = field(default_factory=list)
@@ -99,12 +105,18 @@ class Vault:
         path = f"{name}/{version}" if version else name
         return f"azure-kv:{self.url}/keys/{path}?ca-file={self.certificate}"
 
+    def challenge(self) -> str:
+        """The header of an answer that asks for a sign-in."""
+        return f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{self.resource}"'
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer as the vault."""
         if self.fault is not None and self.fault_at in request.path:
             return await self.fault(request)
+        if request.path == f"/{TENANT}/oauth2/v2.0/token":
+            return self._signed_in(await request.post())
         if request.headers.get("Authorization") != f"Bearer {ACCESS_TOKEN}":
-            return refused(401, "Unauthorized", headers={"WWW-Authenticate": f"Bearer {self.challenge}"})
+            return refused(401, "Unauthorized", headers={"WWW-Authenticate": self.challenge()})
         self.asked.append(f"{request.method} {request.path}")
         return await self._served(request)
 
@@ -122,6 +134,14 @@ class Vault:
         if request.method == "GET" and not operation:
             return answered({"key": self._jwk(name, chosen), "attributes": chosen.attributes()})
         return self._operated(name, chosen, operation, await request.json())
+
+    def _signed_in(self, form: Any) -> web.Response:
+        """Answer as the token endpoint of Microsoft Entra, to a client secret or a federated token."""
+        if CLIENT_SECRET not in (form.get("client_secret"), form.get("client_assertion")):
+            refusal = {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}
+            return web.json_response(refusal, status=401)
+        self.resources.append(form["scope"].removesuffix("/.default"))
+        return web.json_response({"access_token": ACCESS_TOKEN, "expires_in": 86400, "token_type": "Bearer"})
 
     async def identify(self, request: web.Request) -> web.StreamResponse:
         """Answer as the identity endpoint of App Service (api-version 2019-08-01)."""
@@ -158,20 +178,30 @@ class Vault:
         return answered({"value": items, "nextLink": more})
 
     def _operated(self, name: str, version: Version, operation: str, asked: dict[str, str]) -> web.Response:
-        if {"wrapkey": "wrapKey", "unwrapkey": "unwrapKey"}.get(operation) not in version.key_ops:
-            return refused(403, "Forbidden", inner="KeyOperationForbidden")
-        if operation == "unwrapkey" and not version.enabled:
-            return refused(403, "Forbidden", inner="KeyDisabled")
-        if operation == "wrapkey" and version.exp is not None and version.exp <= NOW:
-            return refused(403, "Forbidden", inner="KeyExpired")
-        if operation == "wrapkey" and version.nbf is not None and version.nbf > NOW:
-            return refused(403, "Forbidden", inner="KeyNotYetValid")
+        forbidden = _forbidden(version, operation)
+        if forbidden:
+            return refused(403, "Forbidden", inner=forbidden)
         value = urlsafe_b64decode(asked["value"] + "==")
         try:
             made = _computed(version, operation, asked["alg"], value)
         except (ValueError, InvalidUnwrap, InvalidSignature):
             return refused(400, "BadParameter")
-        return answered({"kid": self._kid(name, version), "value": _base64url(made)})
+        content = {"kid": self._kid(name, version), "value": _base64url(made)}
+        if self.change is not None:
+            body, headers = self.change(json.dumps(content).encode())
+            return web.Response(body=body, headers=headers, content_type="application/json")
+        return answered(content)
+
+
+def _forbidden(version: Version, operation: str) -> str:
+    """Why the vault does not do this with this version, "" if it does."""
+    if {"wrapkey": "wrapKey", "unwrapkey": "unwrapKey"}.get(operation) not in version.key_ops:
+        return "KeyOperationForbidden"
+    if operation == "unwrapkey":
+        return "" if version.enabled else "KeyDisabled"
+    if version.exp is not None and version.exp <= NOW:
+        return "KeyExpired"
+    return "KeyNotYetValid" if version.nbf is not None and version.nbf > NOW else ""
 
 
 def _computed(version: Version, operation: str, algorithm: str, value: bytes) -> bytes:
@@ -258,7 +288,10 @@ async def serving(folder: Path) -> AsyncIterator[Vault]:
             await runner.setup()
         await web.TCPSite(runners[0], "127.0.0.1", 0, ssl_context=context).start()
         await web.TCPSite(runners[1], "127.0.0.1", 0).start()
-        vault.url = f"https://127.0.0.1:{runners[0].addresses[0][1]}"
+        port = runners[0].addresses[0][1]
+        vault.url = f"https://127.0.0.1:{port}"
+        # The SDK signs in only to a resource whose domain the vault's name ends with, as vault.azure.net.
+        vault.resource = f"https://0.0.1:{port}"
         vault.identity_url = f"http://127.0.0.1:{runners[1].addresses[0][1]}/msi/token"
         yield vault
     finally:
