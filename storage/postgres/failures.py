@@ -41,8 +41,8 @@ _BY_STATE: tuple[tuple[str, type[StorageError], str], ...] = (
 """By the beginning of the SQLSTATE, the more exact first. Whatever is not here may pass: Unavailable."""
 
 
-def from_postgres(error: Exception, *, doing: str = "") -> StorageError:
-    """What this error means to a caller of the port. doing: what it is unknown about, when an answer went missing."""
+def from_postgres(error: Exception, *, unknown: str = "") -> StorageError:
+    """What this error means to a caller of the port. unknown: what to add where the answer itself went missing."""
     if isinstance(error, StorageError):
         return error
     state = getattr(error, "sqlstate", None)
@@ -50,10 +50,12 @@ def from_postgres(error: Exception, *, doing: str = "") -> StorageError:
         for beginning, kind, message in _BY_STATE:
             if state.startswith(beginning):
                 return kind(f"{message} (SQLSTATE {state})")
-        return Unavailable(f"the database cannot serve (SQLSTATE {state}); the same call may succeed later{doing}")
+        return Unavailable(f"the database cannot serve (SQLSTATE {state}); the same call may succeed later{unknown}")
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(f"the database's certificate is not trusted: {error.verify_message}; check sslrootcert")
     if isinstance(error, (asyncpg.DataError, OverflowError, UnicodeEncodeError, TypeError, ValueError)):
         # An integer over 64 bits, text with a lone surrogate, another type. The value is not repeated.
         return OutOfBounds(f"a column cannot hold a value ({type(error).__name__})")
-    return Unavailable(f"the database does not answer ({type(error).__name__}); the same call may succeed later{doing}")
+    return Unavailable(
+        f"the database does not answer ({type(error).__name__}); the same call may succeed later{unknown}"
+    )

@@ -16,6 +16,7 @@ from storage.codec import Codec
 from storage.errors import Refused, Unavailable
 from storage.news import News
 from storage.postgres.address import Address, parse_address
+from storage.postgres.connections import Connections
 from storage.postgres.failures import from_postgres
 from storage.postgres.listening import listen
 from storage.postgres.migrations import migrate, version_of
@@ -56,25 +57,30 @@ async def open_postgres(url: str, *, answer_s: float = ANSWER_S) -> AsyncIterato
     catalog: Catalog = {kind: Statements(Codec(kind)) for kind in records.ALL}
     news = News()
     failure: BaseException | None = None
-    async with asyncio.TaskGroup() as tasks:
-        pool, schema = await _opened(address, catalog)
-        try:
+    pool, schema = await _opened(address, catalog)
+    try:
+        async with asyncio.TaskGroup() as tasks:
             storage = PostgresStorage(
-                pool=pool, catalog=catalog, schema=schema, news=news, tasks=tasks, answer_s=answer_s
+                connections=Connections(pool=pool, answer_s=answer_s),
+                catalog=catalog,
+                schema=schema,
+                news=news,
+                tasks=tasks,
+                answer_s=answer_s,
             )
             listening = None if address.pooled else tasks.create_task(listen(address, news))
             try:
                 yield storage
             except asyncio.CancelledError:
-                raise
+                raise  # the group's own way of ending the body when one of its tasks failed
             except BaseException as error:  # noqa: BLE001 - it leaves below as it is, not inside an ExceptionGroup
                 failure = error
             finally:
                 await storage.close()
                 if listening is not None:
                     listening.cancel()
-        finally:
-            pool.terminate()
+    finally:
+        pool.terminate()
     if failure is not None:
         raise failure
 

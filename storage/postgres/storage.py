@@ -6,32 +6,26 @@ Opening and closing is in `opening`; what a commit is made of in `writer`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
 
-import asyncpg
 import msgspec
 
 from storage.bounds import check_count, check_keys, check_page
 from storage.codec import instant_to_int
-from storage.errors import Damaged, StorageError, Unavailable
+from storage.errors import Damaged, StorageError
 from storage.group_commit import Committer
 from storage.news import News
 from storage.port import PAGE_MAX, Change, Commit, Committed, Health, Page
 from storage.postgres.cells import row_of, stored, unescaped
-from storage.postgres.failures import from_postgres
+from storage.postgres.connections import Connections
 from storage.postgres.statements import Catalog
 from storage.postgres.writer import Writer
 from storage.table import Key, R, Record
 from storage.work import Outcome, Work, key_from_json, prepare
 
-READS_MAX = 4096
-"""Reads that may wait or run at once; the next one is refused with Unavailable."""
 FEED_PRUNE_BATCH = 10_000
 """Feed lines deleted by one statement."""
-
-T = TypeVar("T")
 
 
 class PostgresStorage:
@@ -40,29 +34,26 @@ class PostgresStorage:
     def __init__(
         self,
         *,
-        pool: asyncpg.Pool,
+        connections: Connections,
         catalog: Catalog,
         schema: int,
         news: News,
         tasks: asyncio.TaskGroup,
         answer_s: float,
     ) -> None:
-        self._pool = pool
+        self._connections = connections
         self._catalog = catalog
         self._codecs = {kind: table.codec for kind, table in catalog.items()}
         self._schema = schema
         self._news = news
         self._tasks = tasks
-        self._answer_s = answer_s
-        self._writer = Writer(pool=pool, catalog=catalog, answer_s=answer_s)
+        self._writer = Writer(connections=connections, catalog=catalog)
         self._committer = Committer(submit=self._submit, announced=news.announce, answer_s=2 * answer_s)
-        self._reading = 0
-        self._closed = False
 
     async def get(self, kind: type[R], key: Key) -> R | None:
         """See the port."""
         table = self._catalog[kind]
-        row = await self._ask(lambda each: each.fetchrow(table.get, *map(stored, key)))
+        row = await self._connections.run(lambda each: each.fetchrow(table.get, *map(stored, key)))
         record: R | None = None if row is None else table.codec.from_row(row_of(row))
         return record
 
@@ -73,7 +64,7 @@ class PostgresStorage:
             return {}
         table = self._catalog[kind]
         columns = [[stored(cell) for cell in cells] for cells in zip(*keys, strict=True)]
-        found = await self._ask(lambda each: each.fetch(table.get_many, *columns))
+        found = await self._connections.run(lambda each: each.fetch(table.get_many, *columns))
         rows = [row_of(row) for row in found]
         return {table.codec.key_of(row): table.codec.from_row(row) for row in rows}
 
@@ -94,7 +85,7 @@ class PostgresStorage:
         sql, parameters = table.select(
             index=index, prefix=prefix, where=where or {}, after=after, descending=descending, limit=limit + 1
         )
-        rows = [row_of(row) for row in await self._ask(lambda each: each.fetch(sql, *parameters))]
+        rows = [row_of(row) for row in await self._connections.run(lambda each: each.fetch(sql, *parameters))]
         more = len(rows) > limit
         del rows[limit:]
         return Page(
@@ -106,14 +97,14 @@ class PostgresStorage:
         """See the port."""
         check_count(limit)
         sql = self._catalog[kind].count(index=index, prefix=prefix)
-        return int(await self._ask(lambda each: each.fetchval(sql, *map(stored, prefix), limit)))
+        return int(await self._connections.run(lambda each: each.fetchval(sql, *map(stored, prefix), limit)))
 
     async def due(self, kind: type[R], column: str, before: datetime, limit: int = PAGE_MAX) -> list[R]:
         """See the port."""
         check_page(limit)
         table = self._catalog[kind]
         sql = table.due(column)
-        found = await self._ask(lambda each: each.fetch(sql, instant_to_int(before), limit))
+        found = await self._connections.run(lambda each: each.fetch(sql, instant_to_int(before), limit))
         return [table.codec.from_row(row_of(row)) for row in found]
 
     async def commit(self, commit: Commit) -> Committed:
@@ -124,7 +115,7 @@ class PostgresStorage:
         """See the port."""
         check_page(limit)
         sql = 'SELECT position, "table", key FROM tokenbroker.feed WHERE position > $1 ORDER BY position LIMIT $2'
-        rows = await self._ask(lambda each: each.fetch(sql, after, limit))
+        rows = await self._connections.run(lambda each: each.fetch(sql, after, limit))
         try:
             return [Change(position, unescaped(table), key_from_json(key)) for position, table, key in rows]
         except msgspec.MsgspecError:
@@ -136,25 +127,30 @@ class PostgresStorage:
 
     async def position(self) -> int:
         """See the port."""
-        return int(await self._ask(lambda each: each.fetchval("SELECT position FROM tokenbroker.feed_head")))
+        return int(
+            await self._connections.run(lambda each: each.fetchval("SELECT position FROM tokenbroker.feed_head"))
+        )
 
     async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = PAGE_MAX) -> int:
         """See the port."""
         check_page(limit)
         sql = self._catalog[kind].prune(column)
-        return _count(await self._ask(lambda each: each.execute(sql, instant_to_int(before), limit)))
+        return _count(await self._connections.run(lambda each: each.execute(sql, instant_to_int(before), limit)))
 
     async def prune_feed(self, up_to: int) -> None:
         """See the port."""
         doomed = "SELECT position FROM tokenbroker.feed WHERE position <= $1 ORDER BY position LIMIT $2"
         sql = f"DELETE FROM tokenbroker.feed WHERE position IN ({doomed})"  # noqa: S608 - constants only
-        while _count(await self._ask(lambda each: each.execute(sql, up_to, FEED_PRUNE_BATCH))) == FEED_PRUNE_BATCH:
+        while (
+            _count(await self._connections.run(lambda each: each.execute(sql, up_to, FEED_PRUNE_BATCH)))
+            == FEED_PRUNE_BATCH
+        ):
             pass
 
     async def check(self) -> Health:
         """See the port."""
-        await self._ask(lambda each: each.execute("UPDATE tokenbroker.health SET checks = checks + 1"))
-        row = await self._ask(
+        await self._connections.run(lambda each: each.execute("UPDATE tokenbroker.health SET checks = checks + 1"))
+        row = await self._connections.run(
             lambda each: each.fetchrow(
                 "SELECT current_setting('server_version') AS engine, "
                 "pg_database_size(current_database()) AS bytes, "
@@ -166,14 +162,14 @@ class PostgresStorage:
             "schema": self._schema,
             "bytes": int(row["bytes"]),
             "synchronous_commit": str(row["synchronous_commit"]),
-            "connections": int(self._pool.get_size()),
+            "connections": self._connections.size,
         }
         return Health(schema=self._schema, facts=facts)
 
     async def close(self) -> None:
         """Refuse what comes, answer what was accepted. The connections are closed by who opened them."""
-        self._closed = True
         await self._committer.close()
+        self._connections.close()
 
     def _submit(self, works: Sequence[Work]) -> asyncio.Future[list[Outcome]]:
         return self._tasks.create_task(self._outcomes(works))
@@ -184,21 +180,6 @@ class PostgresStorage:
             return await self._writer.commit_group(works)
         except StorageError as error:
             return [type(error)(*error.args) for _ in works]
-
-    async def _ask(self, call: Callable[[Any], Awaitable[T]]) -> T:
-        """What `call` gets of a connection. Unavailable: closed, `READS_MAX` wait, or no answer within answer_s."""
-        if self._closed:
-            raise Unavailable("storage is closed")
-        if self._reading >= READS_MAX:
-            raise Unavailable(f"{READS_MAX} reads wait for the database already; retry later")
-        self._reading += 1
-        try:
-            async with asyncio.timeout(self._answer_s), self._pool.acquire() as connection:
-                return await call(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
-            raise from_postgres(error) from None
-        finally:
-            self._reading -= 1
 
 
 def _count(tag: str) -> int:

@@ -8,35 +8,29 @@ group cannot be written together (two calls touch one record, or one of them los
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import asyncpg
-
 from storage.codec import Cell, Row
 from storage.errors import Conflict, OutOfBounds, Unavailable
 from storage.port import Committed
 from storage.postgres.cells import columns_of, escaped, stored
-from storage.postgres.failures import AGAIN, from_postgres
+from storage.postgres.connections import Connections
 from storage.postgres.statements import Catalog
 from storage.work import Outcome, Work, independent, merged
 
-ATTEMPTS = 5
-"""How often a statement is sent that PostgreSQL ended for the sake of another one."""
 UNKNOWN = "; the commit may or may not exist, whole"
 
 
 class Writer:
-    """The writing side of one pool. One group at a time, which keeps a caller's commits in their order."""
+    """The writing side. One group at a time, which keeps a caller's commits in their order."""
 
-    def __init__(self, *, pool: asyncpg.Pool, catalog: Catalog, answer_s: float) -> None:
-        self._pool = pool
+    def __init__(self, *, connections: Connections, catalog: Catalog) -> None:
+        self._connections = connections
         self._catalog = catalog
-        self._answer_s = answer_s
 
     async def commit_group(self, works: Sequence[Work]) -> list[Outcome]:
         """Make the works durable, in order; one outcome each.
@@ -64,16 +58,9 @@ class Writer:
         statement = _compose(works, self._catalog)
         if statement.empty:
             return [Committed(0, -1)] * len(works)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with asyncio.timeout(self._answer_s), self._pool.acquire() as connection:
-                    row = await connection.fetchrow(statement.sql(), *statement.parameters)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
-                if getattr(error, "sqlstate", None) in AGAIN and attempt < ATTEMPTS:
-                    continue
-                raise from_postgres(error, doing=UNKNOWN) from None
-            return _numbered(works, position=row["position"], heads=dict(row["heads"] or ()))
-        raise AssertionError("the last attempt returns or raises")
+        sql = statement.sql()
+        row = await self._connections.run(lambda each: each.fetchrow(sql, *statement.parameters), unknown=UNKNOWN)
+        return _numbered(works, position=row["position"], heads=dict(row["heads"] or ()))
 
 
 @dataclass(slots=True)

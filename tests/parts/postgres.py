@@ -30,6 +30,7 @@ class Postgres:
 
     port: int
     folder: Path
+    programs: Path
     password: str = field(repr=False)
 
     def url(self, database: str, *, user: str = "postgres", options: str = "") -> str:
@@ -41,6 +42,15 @@ class Postgres:
         name = f"t{secrets.token_hex(6)}"
         self.sql("postgres", f'CREATE DATABASE "{name}"')
         return name
+
+    def stop(self) -> None:
+        """Kill the server as a power cut would."""
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
+
+    def start(self) -> None:
+        """Start the server that was stopped; return when it answers."""
+        log = self.folder / "log"
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-t", STARTS_S, "-l", log, "start")
 
     def sql(self, database: str, text: str, *, user: str = "postgres") -> str:
         """What psql prints for `text`. CalledProcessError: it failed."""
@@ -93,11 +103,12 @@ def serving(*settings: str) -> Iterator[Postgres]:
                     )
                 )
             )
-        _run(bin_folder / "pg_ctl", "-D", data, "-w", "-t", str(STARTS_S), "-l", folder / "log", "start")
+        server = Postgres(port=port, folder=folder, programs=bin_folder, password=password)
+        server.start()
         try:
-            yield Postgres(port=port, folder=folder, password=password)
+            yield server
         finally:
-            _run(bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

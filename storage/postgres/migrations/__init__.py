@@ -43,11 +43,14 @@ async def migrate(connection: asyncpg.Connection, shown: str) -> int:
 
 async def version_of(connection: asyncpg.Connection, shown: str) -> int:
     """The schema version; 0: there is none. NotOurs: another application's. NewerSchema: too new to be read."""
-    if await connection.fetchval("SELECT to_regclass('tokenbroker.schema_version')") is None:
-        other = await connection.fetchval(
-            "SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('tokenbroker')"
-        )
-        if other:
+    # One statement: between two, another replica may have made it all.
+    found = await connection.fetchrow(
+        "SELECT count(*) AS relations, count(*) FILTER (WHERE relname = 'schema_version') AS ours "
+        "FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'tokenbroker'"
+    )
+    if not found["ours"]:
+        if found["relations"]:
             raise NotOurs(f"{shown}: its schema tokenbroker is another application's; name another database")
         return 0
     row = await connection.fetchrow("SELECT version, oldest_reader FROM tokenbroker.schema_version")

@@ -1,4 +1,4 @@
-"""SQLite and memory answer alike: random commits, some together, against both, and everything compared."""
+"""Databases and memory answer alike: random commits, some together, against both, and everything compared."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.catalog import open_storage
 from storage.conformance.samples import at, lease, sample
 from storage.errors import StorageError
 from storage.memory import open_memory
 from storage.port import AuditAppend, Commit, Delete, Storage
 from storage.records import AuditBlockRecord, LeaseRecord, VersionRecord
-from storage.sqlite import open_sqlite
 from storage.table import Record
 
 numbers = st.integers(0, 5)
@@ -77,8 +77,15 @@ def test_sqlite_and_memory_answer_alike(story: list[Any]) -> None:
         asyncio.run(_compare(f"sqlite:///{folder}/broker.db", story))
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=st.lists(steps, max_size=8))
+def test_postgresql_and_memory_answer_alike(postgres: Any, story: list[Any]) -> None:
+    """After every step of any story, outcomes and everything that can be asked are equal."""
+    asyncio.run(_compare(postgres.url(postgres.create()), story))
+
+
 async def _compare(url: str, story: list[Any]) -> None:
-    async with open_sqlite(url) as one, open_memory() as two:
+    async with open_storage(url) as one, open_memory() as two:
         for step in story:
             assert await _do(one, step) == await _do(two, step), step
             assert await _everything(one) == await _everything(two), step
