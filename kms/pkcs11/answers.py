@@ -18,6 +18,7 @@ LOST: tuple[type[PKCS11Error], ...] = (
     pkcs11.OperationActive,
     pkcs11.DeviceRemoved,
     pkcs11.DeviceError,
+    pkcs11.NoSuchToken,
     pkcs11.TokenNotPresent,
     pkcs11.TokenNotRecognised,
     pkcs11.SlotIDInvalid,
@@ -47,24 +48,38 @@ BLAMES_NOBODY: tuple[type[PKCS11Error], ...] = (
 PIN_REFUSED: tuple[type[PKCS11Error], ...] = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange)
 """The PIN is wrong, and the try was counted."""
 
-_BUSY: tuple[type[PKCS11Error], ...] = (
-    pkcs11.SessionCount,
-    pkcs11.DeviceMemory,
-    pkcs11.HostMemory,
-    pkcs11.FunctionCancelled,
-)
-_LOGIN: tuple[type[PKCS11Error], ...] = (pkcs11.PinLocked, pkcs11.PinExpired)
-_NOT_SERVED: tuple[type[PKCS11Error], ...] = (
-    pkcs11.UserPinNotInitialized,
-    pkcs11.MechanismInvalid,
-    pkcs11.MechanismParamInvalid,
-    pkcs11.FunctionNotSupported,
-    pkcs11.KeyTypeInconsistent,
-    pkcs11.WrappingKeyTypeInconsistent,
-    pkcs11.UnwrappingKeyTypeInconsistent,
-    pkcs11.KeySizeRange,
-    pkcs11.WrappingKeySizeRange,
-    pkcs11.UnwrappingKeySizeRange,
+_MEANINGS: tuple[tuple[tuple[type[PKCS11Error], ...], type[KmsError], str], ...] = (
+    # No BadKey: an HSM that is away looks like a typing error, and must not stop a broker that has another key. The
+    # text is that of `module`, and lists the tokens that are there for whoever made the error.
+    ((pkcs11.NoSuchToken,), Unavailable, "{error}"),
+    (
+        (*LOST, pkcs11.SessionCount, pkcs11.DeviceMemory, pkcs11.HostMemory, pkcs11.FunctionCancelled),
+        Unavailable,
+        "the token does not serve now ({what}); the same call may succeed later",
+    ),
+    (BLAMES_INPUT, Corrupt, "the token does not open this blob ({what})"),
+    (PIN_REFUSED, BadKey, "the token refuses the PIN ({what}); correct the file that pin-source names"),
+    (
+        (pkcs11.PinLocked, pkcs11.PinExpired),
+        Denied,
+        "the token lets nobody log in with this PIN ({what}); its security officer can set a new one",
+    ),
+    (
+        (
+            pkcs11.UserPinNotInitialized,
+            pkcs11.MechanismInvalid,
+            pkcs11.MechanismParamInvalid,
+            pkcs11.FunctionNotSupported,
+            pkcs11.KeyTypeInconsistent,
+            pkcs11.WrappingKeyTypeInconsistent,
+            pkcs11.UnwrappingKeyTypeInconsistent,
+            pkcs11.KeySizeRange,
+            pkcs11.WrappingKeySizeRange,
+            pkcs11.UnwrappingKeySizeRange,
+        ),
+        BadKey,
+        "the token cannot do this with this key ({what}); docs/howto/pkcs11.md says what it must do",
+    ),
 )
 
 
@@ -81,14 +96,9 @@ def translated(error: PKCS11Error) -> KmsError:
     use for a reason that nobody knows.
     """
     what = type(error).__name__
-    if is_lost(error) or isinstance(error, _BUSY):
-        return Unavailable(f"the token does not serve now ({what}); the same call may succeed later")
-    if isinstance(error, BLAMES_INPUT):
-        return Corrupt(f"the token does not open this blob ({what})")
-    if isinstance(error, PIN_REFUSED):
-        return BadKey(f"the token refuses the PIN ({what}); correct the file that pin-source names")
-    if isinstance(error, _LOGIN):
-        return Denied(f"the token lets nobody log in with this PIN ({what}); its security officer can set a new one")
-    if isinstance(error, _NOT_SERVED):
-        return BadKey(f"the token cannot do this with this key ({what}); see docs/howto/pkcs11.md for what it must do")
+    for kinds, meaning, text in _MEANINGS:
+        if isinstance(error, kinds):
+            return meaning(text.format(what=what, error=error))
+    if is_lost(error):
+        return Unavailable(f"its library was finalised by somebody else in this process ({error})")
     return Denied(f"the token answered {what}, which explains nothing; look into the log of its library")

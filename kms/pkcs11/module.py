@@ -76,9 +76,9 @@ class Module:
     def session(self, uri: Pkcs11Uri) -> Session:
         """A session, logged in, on the one token that `uri` means; the same for all keys of that token.
 
-        Raises PKCS11Error; OSError: the PIN file cannot be read; BadKey: the library is none, several tokens match,
-        the token refuses the PIN or has refused it before; Denied: one more wrong PIN would lock the token;
-        Unavailable: the library does not start, or no token matches.
+        Raises PKCS11Error, among it NoSuchToken; OSError: the PIN file cannot be read; BadKey: the library is none,
+        several tokens match, the token refuses the PIN or has refused it before; Denied: one more wrong PIN would lock
+        the token; Unavailable: the library does not start.
         """
         token = _only(_tokens(self._started()), uri)
         # Asked for even if somebody is logged in: a key without its PIN must not depend on who came first.
@@ -144,7 +144,8 @@ def _tokens(library: Library) -> Iterator[Token]:
     for slot in library.get_slots(token_present=True):
         try:
             token = slot.get_token()
-        except (pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised):
+        except PKCS11Error:
+            # One that is broken or was pulled out just now must not hide the others.
             continue
         if token.flags & TokenFlag.TOKEN_INITIALIZED:
             yield token
@@ -156,9 +157,7 @@ def _only(tokens: Iterator[Token], uri: Pkcs11Uri) -> Token:
     if len(matching) > 1:
         raise BadKey(f"several tokens match: {_listed(matching)}; add serial=NUMBER to the key URI")
     if not matching:
-        # No BadKey: an HSM that is away looks like a typing error, and must not keep a broker from starting that has
-        # another key. Whoever made the error reads what there is.
-        raise Unavailable(f"no token matches the key URI; there are: {_listed(present) or 'none'}")
+        raise pkcs11.NoSuchToken(f"no token matches the key URI; there are: {_listed(present) or 'none'}")
     return matching[0]
 
 
@@ -178,7 +177,10 @@ def _listed(tokens: list[Token]) -> str:
 
 
 def _pin(path: Path) -> str:
-    """The PIN in the file at `path`, without the last line end. BadKey: it is open to others, or no PIN."""
+    """The PIN in the file at `path`, without the last line end. BadKey: it is open to others, or no PIN.
+
+    Read anew for each login and then dropped, as python-pkcs11 takes text, which Python cannot wipe.
+    """
     content = read_private(path, bytes_max=PIN_BYTES_MAX + 2).removesuffix(b"\n").removesuffix(b"\r")
     if not 1 <= len(content) <= PIN_BYTES_MAX:
         raise BadKey(f"a PIN has 1 to {PIN_BYTES_MAX} bytes, and that in {path} has {len(content)}")
