@@ -7,6 +7,7 @@ session tags. Made from the public API references; it checks no signatures. What
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import json
@@ -81,7 +82,6 @@ class Standin:
     def __init__(self) -> None:
         self.url = ""
         self.keys: dict[str, Key] = {}
-        self.aliases: dict[str, Key] = {}
         self.sessions: dict[str, dict[str, str]] = {}
         self.expired: set[str] = set()
         self.calls: list[Call] = []
@@ -191,8 +191,7 @@ class Standin:
             raise Refusal("InvalidCiphertextException") from None
 
     def _find(self, name: str) -> Key:
-        short = name.rpartition(":")[2]
-        key = self.aliases.get(short) or self.keys.get(short.removeprefix("key/"))
+        key = self.keys.get(name.rpartition("/")[2])
         if key is None:
             raise Refusal("NotFoundException")
         return key
@@ -260,6 +259,12 @@ async def hangs_up(request: web.Request) -> web.StreamResponse:
     """The connection is cut instead of an answer."""
     assert request.transport is not None
     request.transport.abort()
+    return web.Response()
+
+
+async def waits(request: web.Request) -> web.StreamResponse:
+    """No answer, until the caller leaves."""
+    await asyncio.Event().wait()
     return web.Response()
 
 
