@@ -108,11 +108,9 @@ async def connecting(uri: TransitUri) -> AsyncIterator[Server]:
 
 def _tls(uri: TransitUri) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=uri.ca_file)
+        return ssl.create_default_context(cafile=uri.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise BadKey(f"{uri.ca_file} cannot be read as PEM certificates of a CA ({type(error).__name__})") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
