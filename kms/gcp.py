@@ -47,14 +47,14 @@ HOST = "cloudkms.googleapis.com:443"
 SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
 CALL_TIMEOUT_S = 1.8
 """How long a call may take, its login included: under the 2 s that the broker waits."""
-LOGIN_TIMEOUT_S = 10.0
+LOGIN_TIMEOUT_S = 5.0
 """How long one request for an access token may take. It outlives the call that started it, and serves the next."""
 ANSWER_BYTES_MAX = 64 * 1024
 """Largest answer. A wrap has some 150 bytes; a key's description, with the attestation of an HSM, some 20 kB."""
 CA_BYTES_MAX = 1024 * 1024
 """Largest file of certificates that is read."""
 LABEL = b"tokenbroker/gcp-kms/v1"
-"""First field of the additional authenticated data, so that nothing else encrypted by this key is taken for a wrap."""
+"""First field of the authenticated data (docs/spec/kms-gcp.md), so that nothing else this key encrypted is a wrap."""
 
 _NAME = re.compile(
     r"projects/[a-z0-9][a-z0-9.:-]{0,99}/locations/[a-z0-9-]{1,63}"
@@ -218,8 +218,6 @@ class _Login:
         if self._credentials is None or not self._credentials.valid:
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.get_running_loop().run_in_executor(None, self._renew)
-                # Read once even when nobody waits any more; else its failure is reported as never retrieved.
-                self._renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.shield(self._renewal)
         headers: dict[str, str] = {}
         self._credentials.apply(headers)
@@ -285,9 +283,9 @@ def _read_roots(path: Path) -> bytes:
 class GcpKms:
     """One CryptoKey. Wraps with its primary version; unwraps with whatever version wrapped, as long as it is enabled.
 
-    The context travels as additional authenticated data: LABEL, then names and values sorted by name, framed. CRC32C
-    sums are sent and compared both ways as Google's data integrity guide says; a difference is Unavailable, for the
-    guide takes it for damage on the way and says to try again.
+    The context travels as additional authenticated data, laid out as docs/spec/kms-gcp.md says. CRC32C sums are sent
+    and compared both ways as Google's data integrity guide says; a difference is Unavailable, for the guide takes it
+    for damage on the way and says to try again.
     """
 
     def __init__(
@@ -447,7 +445,11 @@ class GcpKms:
         with _translated(unwrapping=unwrapping):
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 metadata = await self._login.metadata() if self._login is not None else []
-                return await method(request, retry=None, timeout=CALL_TIMEOUT_S, metadata=metadata)
+                answer = await method(request, retry=None, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        if answer is None:
+            # What gRPC gives for bytes that are no message of this kind.
+            raise Corrupt("its answer is no message of Google Cloud KMS; look at who answers at the endpoint")
+        return answer
 
 
 def _bound(context: Mapping[str, str]) -> bytes:

@@ -246,16 +246,19 @@ async def listening(
 
 
 class Login:
-    """Google's token endpoint for service accounts. `status` and `answer` are what it says next."""
+    """Google's token endpoint for service accounts. `status` and `answer` are what it says, once `released` is set."""
 
     def __init__(self) -> None:
         self.url = ""
         self.status = 200
         self.answer: dict[str, object] = {"access_token": "access-1", "expires_in": 3600, "token_type": "Bearer"}
         self.calls = 0
+        self.released = asyncio.Event()
+        self.released.set()
 
     async def _token(self, request: web.Request) -> web.Response:
         self.calls += 1
+        await self.released.wait()
         return web.json_response(self.answer, status=self.status)
 
 
