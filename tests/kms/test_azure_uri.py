@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,16 @@ async def test_a_ca_file_that_is_none_is_a_bad_key(tmp_path: Path) -> None:
         with pytest.raises(BadKey, match="ca-file"):
             async with open_azure(f"{GOOD}?ca-file={path}"):
                 pass
+
+
+def test_the_how_to_shows_uris_that_are_read() -> None:
+    """Every key URI in the configuration of the how-to is one."""
+    page = (Path(__file__).parents[2] / "docs/howto/azure-key-vault.md").read_text()
+    shown = [
+        uri
+        for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+        for uri in tomllib.loads(block)["kms"]["keys"]
+    ]
+    assert shown
+    for uri in shown:
+        assert parse_uri(uri).name == "data-keys"
