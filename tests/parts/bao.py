@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -212,7 +213,7 @@ class Bao:
     # Starting, in detail.
 
     def _environment(self) -> dict[str, str]:
-        path = f"{Path(BINARY).parent}{os.pathsep}{os.environ.get('PATH', '/usr/bin:/bin')}"
+        path = os.pathsep.join([str(Path(BINARY).parent), str(Path(sys.executable).parent), "/usr/bin", "/bin"])
         return {"PATH": path, "HOME": str(self._folder), "LANG": "C.UTF-8"}
 
     def _wait(self, *paths: str, token: str | None = None) -> None:
