@@ -190,7 +190,7 @@ def _facts(metadata: Mapping[str, Any]) -> Iterator[str]:
     yield str(metadata["KeyState"])
     yield f"origin {metadata.get('Origin', 'unknown')}"
     if metadata.get("MultiRegion"):
-        yield f"multi-Region {metadata.get('MultiRegionConfiguration', {}).get('MultiRegionKeyType', '')}".lower()
+        yield f"multi-Region {metadata.get('MultiRegionConfiguration', {}).get('MultiRegionKeyType', 'key')}"
 
 
 def _warnings(metadata: Mapping[str, Any], where: AwsUri) -> Iterator[str]:

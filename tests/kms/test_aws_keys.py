@@ -50,7 +50,7 @@ async def test_a_related_key_in_another_region_opens(aws: Any) -> None:
         assert await there.unwrap(await here.wrap(KEY, CONTEXT), CONTEXT) == KEY
         generated, wrap = await there.generate(CONTEXT)
         assert await here.unwrap(wrap, CONTEXT) == generated
-        assert "multi-region" in (await here.describe()).state
+        assert "multi-Region" in (await here.describe()).state
     assert {call.body["KeyId"] for call in aws.calls} == {key.arn("eu-west-1"), key.arn("us-east-1")}
 
 
