@@ -194,7 +194,9 @@ def _call_failure(error: api.GoogleAPICallError, *, unwrapping: bool) -> KmsErro
             return Corrupt()
         case grpc.StatusCode.INVALID_ARGUMENT if not unwrapping:
             # All of the request is ours and checked but the key, so it is the key that does not fit.
-            return BadKey("the key does not encrypt: it needs the purpose ENCRYPT_DECRYPT; take another key")
+            return BadKey(
+                "Google cannot encrypt with it: look at its name and location; its purpose is ENCRYPT_DECRYPT"
+            )
         case code:
             kind, meaning = _MEANINGS.get(
                 code, (Denied, "nobody expects this answer: look at who answers at the endpoint")
@@ -237,7 +239,7 @@ async def open_gcp(uri: str) -> AsyncIterator[Kms]:
     """Open the CryptoKey that `uri` names (see `GcpUri`); its channel is connected here and closed at the end.
 
     BadKey: the URI or its ca-file is wrong, or the key is not a symmetric one for encryption. A key that does not
-    answer, refuses or is disabled opens all the same, and each call says so: other keys of a keyring may serve.
+    answer, refuses, is disabled or answers nonsense opens all the same, and each call says so: others may serve.
     """
     with naming(uri.partition("?")[0]):
         where = parse_uri(uri)
@@ -251,7 +253,7 @@ async def open_gcp(uri: str) -> AsyncIterator[Kms]:
         client = kms_v1.KeyManagementServiceAsyncClient(transport=transport)
         kms = GcpKms(uri=uri, name=where.name, client=client, login=None if where.plain else _Login())
         # What cannot be seen now, or not by this account, shows when the key wraps.
-        with suppress(Unavailable, Denied):
+        with suppress(Unavailable, Denied, Corrupt):
             await kms.look()
         yield kms
 
@@ -347,8 +349,8 @@ class GcpKms:
         except Denied:
             return await self._describe_unseen()
         version = _last(key.primary.name)
-        level = _Level(key.primary.protection_level)
-        state = _State(key.primary.state).name.lower()
+        level = key.primary.protection_level
+        state = _said(key.primary.state).lower()
         rotates = f", rotates next on {key.next_rotation_time:%Y-%m-%d}" if key.next_rotation_time else ""
         warnings = list(doomed)
         if key.primary.state != _State.ENABLED:
@@ -368,7 +370,7 @@ class GcpKms:
             algorithm = key.primary.algorithm or key.version_template.algorithm
             if key.purpose != _KeyPurpose.ENCRYPT_DECRYPT or algorithm != _Algorithm.GOOGLE_SYMMETRIC_ENCRYPTION:
                 raise BadKey(
-                    f"a key for {_KeyPurpose(key.purpose).name}, {_Algorithm(algorithm).name} cannot wrap; create one"
+                    f"a key for {_said(key.purpose)}, {_said(algorithm)} cannot wrap; create one"
                     " with --purpose=encryption"
                 )
             return key
@@ -466,9 +468,14 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def _said(value: int) -> str:
+    """The name of an enumerated value; its number, if Google knows more values than the library."""
+    return str(getattr(value, "name", value))
+
+
 def _description(*, version: str, level: int, state: str, warnings: list[str]) -> Description:
     return Description(
-        provider=f"Google Cloud KMS ({_Level(level).name})",
+        provider=f"Google Cloud KMS ({_said(level)})",
         state=state,
         key_version=version,
         hsm=level in _HARDWARE,

@@ -261,3 +261,12 @@ async def test_a_key_that_does_not_answer_opens_and_says_so_in_each_call(gcp: An
             await kms.check()
         gcp.refuse.clear()
         await kms.check()
+
+
+async def test_nonsense_at_start_keeps_no_other_key_from_serving(gcp: Any) -> None:
+    """An oversized description is not believed; the key opens, and is used once it makes sense."""
+    gcp.change["GetCryptoKey"] = lambda answer: bytes(ANSWER_BYTES_MAX + 1)
+    async with open_gcp(gcp.uri(gcp.key())) as kms:
+        await refused(kms.describe(), Corrupt, kms)
+        gcp.change.clear()
+        assert (await kms.describe()).state.startswith("enabled")

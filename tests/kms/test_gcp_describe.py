@@ -74,6 +74,19 @@ async def test_a_long_list_of_doomed_versions_is_cut(gcp: Any, gcp_standin: Any)
     assert len((await described(gcp, key)).warnings) == 10
 
 
+@pytest.mark.filterwarnings("ignore:Unrecognized .* enum value")  # proto-plus says so, and gives the number
+async def test_a_protection_level_of_tomorrow_is_shown_as_its_number(gcp: Any) -> None:
+    """Google adds levels before the library knows them; that is no reason to refuse, nor to call it hardware."""
+
+    def change(answer: Any) -> Any:
+        type(answer).pb(answer).primary.protection_level = 99
+        return answer
+
+    gcp.change["GetCryptoKey"] = change
+    told = await described(gcp, gcp.key())
+    assert (told.provider, told.hsm) == ("Google Cloud KMS (99)", False)
+
+
 async def test_an_outage_is_no_missing_right(gcp: Any) -> None:
     """describe raises what it met, and does not ask further."""
     key = gcp.key()

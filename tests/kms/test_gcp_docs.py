@@ -57,7 +57,7 @@ def test_the_key_of_the_how_to_is_one() -> None:
         "name the key and not one of its versions",
         "Google knows it by another name",
         "cannot wrap",
-        "does not encrypt",
+        "Google cannot encrypt with it",
         "no usable Google credentials",
         "Google refuses the login",
         "PERMISSION_DENIED",
