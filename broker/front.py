@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def make_app(broker: Broker) -> web.Application:
     """The HTTP application of one broker."""
     services = make_services(
-        cluster_id=broker.root.cluster_id,
-        derive=broker.root.derive,
+        root=broker.root,
         instance=broker.settings.instance,
         clock=broker.clock,
         authority=broker.authority,

@@ -14,8 +14,9 @@ from broker.leases.context import Context
 from broker.leases.duties import Duties
 from broker.policy.book import GrantBook
 from broker.session.sessions import Sessions
+from broker.vault.vault import FLUSHED
 from storage.port import Change
-from storage.records import GrantRecord, LeaseRecord, TokenRecord, WorkerRecord
+from storage.records import GrantRecord, LeaseRecord, TokenRecord, VersionRecord, WorkerRecord
 
 
 class Reactions:
@@ -36,7 +37,11 @@ class Reactions:
         Tampered authority rows hold up no revocation: what can be believed is acted upon first. Values wait, for
         nobody knows then who may still have them.
         """
-        self._context.heads.forget(_names(changes, TokenRecord.table.name))
+        if any((change.table, change.key) == FLUSHED for change in changes):
+            self._context.vault.flush()
+        # A version that is announced without its token was sealed anew: the same value, so nobody is told of it.
+        resealed = _names(changes, VersionRecord.table.name)
+        self._context.heads.forget([*resealed, *_names(changes, TokenRecord.table.name)])
         refused: Tampered | None = None
         try:
             told = await self._authority.refresh(changes)

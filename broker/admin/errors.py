@@ -7,6 +7,7 @@ Conflict
 ├── InUse               something else still needs it
 └── TooMany             a bound on how many there may be
 Denied
+├── RevealByKms         the keyring's KMS decides for each worker, and an operator is none
 └── RevealOff           revealing is switched off
 Unauthenticated
 └── EnrolmentRefused    the code or its proof was not accepted, for whatever reason
@@ -52,6 +53,12 @@ class TooMany(Conflict):
     """There are as many as this broker keeps; remove some first."""
 
     code = "too_many"
+
+
+class RevealByKms(Denied):
+    """The keyring's KMS decides for each worker, and an operator is none; lease it as a worker that the KMS allows."""
+
+    code = "reveal_by_kms"
 
 
 class RevealOff(Denied):

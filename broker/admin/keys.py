@@ -1,4 +1,7 @@
-"""Keyrings and their data keys: add, replace the active key, forget what is cached. Sealing is `sealing`'s."""
+"""Keyrings and their data keys: add, replace the active key, forget what is cached.
+
+Sealing is in `sealing`; what becomes of data keys later in `rewrapping`, `resealing` and `retiring`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import BadRequest, NotFound, Tampered
 from broker.ids import random_id
+from broker.policy.errors import excerpt
 from broker.policy.names import parse_keyring_name
-from broker.vault.vault import Vault
+from broker.vault.vault import FLUSHED, Vault
 from storage.records import DataKeyRecord, KeyringRecord
 
 DEFAULT_KEYRING: Final = "default"
@@ -49,6 +53,17 @@ class KeyAdmin:
         if record is None:
             raise NotFound(f"keyring {name}: there is no such keyring; add it first")
         return record
+
+    def data_key(self, name: str) -> DataKeyRecord:
+        """The data key. NotFound: there is none of that name."""
+        record = self._authority.data_keys.get((name,))
+        if record is None:
+            raise NotFound(f"data key {excerpt(name)}: there is no such data key; `key list` shows those there are")
+        return record
+
+    def kms_keys(self, data_key: DataKeyRecord) -> tuple[str, ...]:
+        """The KMS keys that shall wrap this data key now."""
+        return self._vault.kms_keys(self.keyring(data_key.keyring))
 
     def active(self, keyring: KeyringRecord) -> DataKeyRecord:
         """The data key that seals for this keyring. Tampered: its row is missing."""
@@ -127,8 +142,11 @@ class KeyAdmin:
         return await carry_out(self._authority, decide)
 
     async def flush(self, *, actor: str) -> None:
-        """Wipe every unwrapped data key in this process; the next use asks the KMS again. Recorded first."""
-        await self._authority.commit((self._entry("", "flushed", actor),))
+        """Wipe every unwrapped data key, here at once and on other replicas as they read of it in the feed.
+
+        The next use asks the KMS again. Recorded first.
+        """
+        await self._authority.commit((self._entry("", "flushed", actor),), announce=(FLUSHED,))
         self._vault.flush()
 
     def _check_new(self, name: str) -> None:

@@ -15,7 +15,7 @@ from broker.admin.errors import Exists
 from broker.admin.keys import DEFAULT_KEYRING
 from broker.admin.once import Once, nothing_beside
 from broker.admin.plan import Plan, carry_out, check_revision
-from broker.admin.sealing import Sealer
+from broker.admin.sealing import Sealer, relies_on
 from broker.admin.stages import step_down
 from broker.admin.token_book import TokenBook
 from broker.admin.values import check_content_type, check_previous_valid_s, check_value
@@ -25,7 +25,7 @@ from broker.clock import Clock
 from broker.errors import Conflict, NotFound
 from broker.policy.labels import parse_labels
 from broker.policy.names import parse_keyring_name, parse_token_name
-from storage.records import TokenRecord, VersionRecord
+from storage.records import KeyringRecord, TokenRecord, VersionRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +81,13 @@ class TokenPutter:
             self._check_put(new, before, if_match)
             head = self._head(new, before)
             down = () if before is None or new.stage == "pending" else await self._book.stepping_down(before)
-            version = await self._sealed(new, head, content_type, actor)
+            version, ring = await self._sealed(new, head, content_type, actor)
             return Plan(
                 result=Put(token=head, version=version),
                 entries=(self._entry(version, actor),),
                 inserts=(version,) if before else (head, version),
                 updates=(head, *step_down(down)) if before else (),
+                expects=(relies_on(ring),),
                 aside=await once(str(version.version)),
             )
 
@@ -132,9 +133,13 @@ class TokenPutter:
         )
         return msgspec.structs.replace(made, **fields)
 
-    async def _sealed(self, new: NewVersion, head: TokenRecord, content_type: str, actor: str) -> VersionRecord:
-        sealed = await self._sealer.seal(token=head.name, version=head.latest, keyring=head.keyring, value=new.value)
-        return VersionRecord(
+    async def _sealed(
+        self, new: NewVersion, head: TokenRecord, content_type: str, actor: str
+    ) -> tuple[VersionRecord, KeyringRecord]:
+        sealed, ring = await self._sealer.seal(
+            token=head.name, version=head.latest, keyring=head.keyring, value=new.value
+        )
+        version = VersionRecord(
             token=head.name,
             version=head.latest,
             stage=new.stage,
@@ -146,6 +151,7 @@ class TokenPutter:
             created_at=self._clock.now(),
             created_by=actor,
         )
+        return version, ring
 
     def _entry(self, version: VersionRecord, actor: str) -> TokenChanged:
         return TokenChanged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.admin.errors import RevealOff
+from broker.admin.errors import RevealByKms, RevealOff
 from broker.admin.token_book import TokenBook
 from broker.audit.entries import TokenRevealed
 from broker.authority.authority import Authority
@@ -37,12 +37,19 @@ class Revealer:
     async def reveal(self, name: str, *, version: int | None, actor: str) -> Revealed:
         """The value of a version (None: the current one), once `TokenRevealed` is durable; never before.
 
-        RevealOff: switched off. NotFound: no such token or version, or none is current. Gone: destroyed.
+        RevealOff: switched off. RevealByKms: the KMS decides per worker. NotFound: no such token or version, or none is
+        current. Gone: destroyed.
         Unavailable: it could not be recorded or opened in time; nothing was shown.
         """
         if not self._allowed:
             raise RevealOff
         token = await self._book.token(name)
+        ring = self._authority.keyrings.get((token.keyring,))
+        if ring is not None and ring.authorize == "kms":
+            raise RevealByKms(
+                f"token {name} is of keyring {ring.name}, whose KMS decides for each worker, and an operator is none; "
+                "lease it as a worker that the KMS allows"
+            )
         number = token.current if version is None else version
         if not number:
             raise NotFound(f"token {name} has no current version; name one of `token versions`")

@@ -1,11 +1,13 @@
 """Seal values, setting aside seals and replacing data keys when their time has come.
 
-Committing what was sealed is done by whoever asked for it.
+Committing what was sealed is done by whoever asked for it, and only while the data key is still the active one
+(`relies_on`): so a data key that is active no longer gets no further row, and may be destroyed when it has none.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -17,11 +19,17 @@ from broker.clock import Clock
 from broker.errors import Unavailable
 from broker.vault.errors import ReservationNeeded
 from broker.vault.vault import Sealed, Vault
-from storage.records import DataKeyRecord, KeyringRecord
+from storage.port import Expect
+from storage.records import DataKeyRecord, KeyringRecord, VersionRecord
 
 ATTEMPTS_MAX: Final = 4
 """Others may spend a block before this caller's turn comes."""
 _log = structlog.get_logger("tokenbroker.admin")
+
+
+def relies_on(keyring: KeyringRecord) -> Expect:
+    """What a commit of rows sealed under the active data key of `keyring` relies on: nobody has rotated it since."""
+    return Expect(KeyringRecord, keyring.key, keyring.rev)
 
 
 class Sealer:
@@ -35,16 +43,27 @@ class Sealer:
         self._turn = asyncio.Lock()
         self._blocks = 0
 
-    async def seal(self, *, token: str, version: int, keyring: str, value: bytes) -> Sealed:
-        """Seal the value for this token and version under the keyring's active data key.
+    async def seal(self, *, token: str, version: int, keyring: str, value: bytes) -> tuple[Sealed, KeyringRecord]:
+        """Seal the value for this token and version; the keyring, under whose active data key, is told beside it.
 
         NotFound: no such keyring. Unavailable, Tampered: the data key cannot be had or replaced. See `Vault.seal`.
         """
+        return await self._sealing(
+            keyring, lambda ring: self._vault.seal(token=token, version=version, keyring=ring, value=value)
+        )
+
+    async def reseal(self, record: VersionRecord) -> tuple[Sealed, KeyringRecord]:
+        """Seal the value of a stored version anew, likewise. Raises as `seal` and `Vault.open`."""
+        return await self._sealing(record.keyring, lambda ring: self._vault.reseal(record, ring))
+
+    async def _sealing(
+        self, keyring: str, seal: Callable[[KeyringRecord], Awaitable[Sealed]]
+    ) -> tuple[Sealed, KeyringRecord]:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             ring = await self._fresh(keyring)
             blocks = self._blocks
             try:
-                return await self._vault.seal(token=token, version=version, keyring=ring, value=value)
+                return await seal(ring), ring
             except ReservationNeeded:
                 if attempt == ATTEMPTS_MAX:
                     raise

@@ -23,9 +23,12 @@ def step_down(others: Iterable[VersionRecord]) -> tuple[VersionRecord, ...]:
 
 
 def restaged(version: VersionRecord, stage: Stage) -> VersionRecord:
-    """The update that moves a version to a stage. `destroyed` empties it: the sealed value is gone for good."""
+    """The update that moves a version to a stage. `destroyed` empties it: the sealed value is gone for good.
+
+    It names no data key then, so that none is kept for its sake.
+    """
     if stage == "destroyed":
-        return msgspec.structs.replace(version, rev=version.rev + 1, stage=stage, sealed=b"")
+        return msgspec.structs.replace(version, rev=version.rev + 1, stage=stage, data_key="", sealed=b"")
     return msgspec.structs.replace(version, rev=version.rev + 1, stage=stage)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.errors import Unavailable
 from storage.errors import StorageError
 from storage.port import PAGE_MAX, Page, Storage
-from storage.table import Key, R
+from storage.table import Key, R, Record
 
 READ_S: Final = 5.0
 """Longest wait for one record or one page."""
@@ -27,20 +27,31 @@ class Stored:
         async with _answering():
             return await self._storage.get(kind, key)
 
+    async def get_many(self, kind: type[R], keys: Sequence[Key]) -> dict[Key, R]:
+        """Those of at most `PAGE_MAX` records that there are, likewise."""
+        async with _answering():
+            return await self._storage.get_many(kind, keys)
+
+    async def count(self, kind: type[Record], *, index: str, prefix: Key, limit: int) -> int:
+        """As `Storage.count`."""
+        async with _answering():
+            return await self._storage.count(kind, index=index, prefix=prefix, limit=limit)
+
     async def select(
         self,
         kind: type[R],
         *,
+        index: str = "key",
         prefix: Key = (),
         where: Mapping[str, str | int | None] | None = None,
         after: Key | None = None,
         descending: bool = False,
         limit: int = PAGE_MAX,
     ) -> Page[R]:
-        """One page in the order of the key, as `Storage.select` gives it."""
+        """One page, as `Storage.select` gives it."""
         async with _answering():
             return await self._storage.select(
-                kind, prefix=prefix, where=where, after=after, descending=descending, limit=limit
+                kind, index=index, prefix=prefix, where=where, after=after, descending=descending, limit=limit
             )
 
 

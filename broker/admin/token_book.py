@@ -54,7 +54,8 @@ class TokenBook:
             VersionRecord, prefix=(token.name,), where={"stage": "previous"}, descending=True
         )
         records = list(page.records)
-        if token.current:
+        # Another put may come between these readings, and step the current one down: the commit will then conflict.
+        if token.current and all(record.version != token.current for record in records):
             current = await self._stored.get(VersionRecord, (token.name, token.current))
             if current is None:
                 raise Tampered(f"token {token.name}: its current version {token.current} is missing from the database")

@@ -14,7 +14,10 @@ from broker.admin.grants import GrantAdmin
 from broker.admin.keys import KeyAdmin
 from broker.admin.ports import LeaseDesk
 from broker.admin.put import TokenPutter
+from broker.admin.resealing import Resealer
+from broker.admin.retiring import Retirer
 from broker.admin.reveal import Revealer
+from broker.admin.rewrapping import Rewrapper
 from broker.admin.sealing import Sealer
 from broker.admin.sessions import Sessions
 from broker.admin.snapshots import Snapshots
@@ -25,6 +28,7 @@ from broker.admin.workers import WorkerAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.vault.gate import KmsHealth
+from broker.vault.root import Root
 from broker.vault.vault import Vault
 from storage.port import Storage
 
@@ -64,6 +68,9 @@ class Services:
     grants: GrantAdmin
     admins: AdminAdmin
     keys: KeyAdmin
+    rewrapper: Rewrapper
+    resealer: Resealer
+    retirer: Retirer
     sessions: Sessions
     leases: LeaseDesk
     audit: AuditDesk
@@ -75,8 +82,7 @@ class Services:
 
 def make_services(
     *,
-    cluster_id: str,
-    derive: Callable[[str], bytes],
+    root: Root,
     instance: str,
     clock: Clock,
     authority: Authority,
@@ -91,16 +97,17 @@ def make_services(
 ) -> Services:
     """Build every admin service from what they share.
 
-    derive: 32 bytes for each label, out of the cluster's root key. vkey: the verifier key of the audit log. scratch: a
-    folder of the broker's own, on a disk with room for a backup; streams are prepared in it.
+    vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
+    streams are prepared in it.
     """
     stored = Stored(storage=storage)
     book = TokenBook(stored=stored, authority=authority)
     keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
+    rewrapper = Rewrapper(authority=authority, stored=stored, keys=keys, vault=vault, root=root, clock=clock)
     sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
     return Services(
-        cluster_id=cluster_id,
-        request_key=derive(REQUEST_KEY),
+        cluster_id=root.cluster_id,
+        request_key=root.derive(REQUEST_KEY),
         instance=instance,
         clock=clock,
         authority=authority,
@@ -114,6 +121,9 @@ def make_services(
         grants=GrantAdmin(authority=authority, clock=clock),
         admins=AdminAdmin(authority=authority, clock=clock),
         keys=keys,
+        rewrapper=rewrapper,
+        resealer=Resealer(authority=authority, stored=stored, keys=keys, sealer=sealer, clock=clock),
+        retirer=Retirer(authority=authority, stored=stored, keys=keys, rewrapper=rewrapper, vault=vault, clock=clock),
         sessions=Sessions(stored=stored, leases=leases),
         leases=leases,
         audit=AuditDesk(storage=storage, stored=stored, authority=authority, vkey=vkey, scratch=scratch),

@@ -1,4 +1,4 @@
-"""Operations that read much: how many run at once, so that whoever asks for them again and again stops nobody's work.
+"""Operations that do much: how many run at once, so that whoever asks for them again and again stops nobody's work.
 
 Serving workers needs the same disk and the same process. Who may ask at all is `gate`'s.
 """
@@ -34,6 +34,7 @@ class Turn(StrEnum):
     SEARCH = "searches"
     COPY = "exports and backups"
     VERIFY = "verifications"
+    REWRAP = "rewraps"
 
 
 ROOM: Final[Mapping[Turn, Room]] = MappingProxyType(
@@ -41,6 +42,7 @@ ROOM: Final[Mapping[Turn, Room]] = MappingProxyType(
         Turn.SEARCH: Room(at_once=1, waiting=32, each=4),
         Turn.COPY: Room(at_once=2, waiting=0, each=1),
         Turn.VERIFY: Room(at_once=1, waiting=4, each=1),
+        Turn.REWRAP: Room(at_once=1, waiting=4, each=1),
     }
 )
 

@@ -175,11 +175,17 @@ class GrantChanged(Entry, frozen=True, kw_only=True, tag="grant.changed"):
 
 
 class KeyChanged(Entry, frozen=True, kw_only=True, tag="key.changed"):
-    """change: keyring_added, configured, data_key_added, rotated, rewrapped, destroyed, flushed."""
+    """change: keyring_added, configured, data_key_added, rotated, rewrapped, resealed, destroyed, retired, flushed.
+
+    data_key: "root" is the root key. kms_key: the one whose wraps were taken out (retired). values: so many were sealed
+    anew under another data key than this one (resealed).
+    """
 
     keyring: str
     change: str
     data_key: str = ""
+    kms_key: str = ""
+    values: int = 0
 
 
 class AdminChanged(Entry, frozen=True, kw_only=True, tag="admin.changed"):

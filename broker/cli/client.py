@@ -83,9 +83,12 @@ class AdminClient:
             if cursor is None:
                 return items
 
-    async def post(self, path: str, reply: type[T], body: object = None, *, wait_s: float = 0.0) -> T:
-        """Change something; not repeated. wait_s: how much longer than usual the answer may take."""
-        return await self._ask("POST", path, reply, body=body, wait_s=wait_s)
+    async def post(
+        self, path: str, reply: type[T], body: object = None, *, wait_s: float = 0.0, again: bool = False
+    ) -> T:
+        """Change something. wait_s: how much longer than usual the answer may take. again: doing it twice is harmless,
+        so it is repeated when nobody knows whether it was done."""
+        return await self._ask("POST", path, reply, body=body, wait_s=wait_s, again=again)
 
     async def create(self, path: str, reply: type[T], body: object) -> T:
         """Make something, once, however often the connection breaks on the way."""

@@ -30,7 +30,7 @@ class TokenRecord(Record, frozen=True, kw_only=True):
 class VersionRecord(Record, frozen=True, kw_only=True):
     """One sealed value, which opens only as (token, version, keyring, data_key, fmt).
 
-    `sealed` is empty only in stage "destroyed".
+    `sealed` is empty only in stage "destroyed"; there `data_key` is empty too.
     """
 
     table: ClassVar[Table] = Table(name="version", key=("token", "version"), indexes={"data_key": ("data_key",)})

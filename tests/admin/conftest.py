@@ -71,8 +71,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with open_broker(settings, clock=clock) as broker, asyncio.TaskGroup() as tasks:
         desk = tasks.create_task(broker.desk.run())
         services = make_services(
-            cluster_id=broker.root.cluster_id,
-            derive=broker.root.derive,
+            root=broker.root,
             instance=settings.instance,
             clock=clock,
             authority=broker.authority,

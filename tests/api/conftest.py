@@ -107,8 +107,7 @@ def open_site(tmp_path: Path) -> OpenSite:
         async with open_broker(settings, clock=clock) as broker, asyncio.TaskGroup() as tasks:
             desk = tasks.create_task(broker.desk.run())
             services = make_services(
-                cluster_id=broker.root.cluster_id,
-                derive=broker.root.derive,
+                root=broker.root,
                 instance=settings.instance,
                 clock=clock,
                 authority=broker.authority,

@@ -248,8 +248,7 @@ async def open_house(
             stack.push_async_exit(_drained(broker, loops))
             url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
             services = make_services(
-                cluster_id=broker.root.cluster_id,
-                derive=broker.root.derive,
+                root=broker.root,
                 instance=settings.instance,
                 clock=broker.clock,
                 authority=broker.authority,

@@ -17,6 +17,7 @@ import pytest
 from broker.errors import StartRefused
 from broker.vault.root import Root, create_root, open_root, rewrap_root
 from kms.errors import Denied, KmsError, Unavailable
+from kms.guard import GuardedKms
 from kms.local import create_key_file, open_local
 from kms.port import Wrap
 from storage.records import RootRecord, WrapRecord
@@ -187,7 +188,8 @@ async def test_a_root_is_made_by_all_kms_keys_or_not_at_all(keys: list[Any]) -> 
 async def test_a_root_can_be_wrapped_by_other_kms_keys(keys: list[Any]) -> None:
     """The cluster moves to another KMS and keeps its id, as the next revision of its row."""
     record, root = await create_root(kms=keys[:1], now=NOW)
-    moved = await rewrap_root(record=record, root=root, kms=keys[1:])
+    others = [GuardedKms(adapter=each, uri=each.uri, deadline_s=5.0) for each in keys[1:]]
+    moved = await rewrap_root(record=record, root=root, kms=others)
     assert isinstance(moved, RootRecord)
     assert (moved.rev, moved.created_at) == (2, NOW)
     assert (await open_root(record=moved, kms=keys[1:], expected_cluster_id=root.cluster_id)).cluster_id
