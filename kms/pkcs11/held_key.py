@@ -23,7 +23,17 @@ from kms.port import Description
 
 SOFTHSM = "SoftHSM is software: whoever reads its token folder and the PIN file has the key"
 
-_UNSERVED = (pkcs11.ArgumentsBad, pkcs11.MechanismInvalid, pkcs11.MechanismParamInvalid, pkcs11.FunctionNotSupported)
+_UNSERVED = (
+    pkcs11.ArgumentsBad,
+    pkcs11.AttributeSensitive,
+    pkcs11.AttributeValueInvalid,
+    pkcs11.FunctionNotSupported,
+    pkcs11.KeyUnextractable,
+    pkcs11.MechanismInvalid,
+    pkcs11.MechanismParamInvalid,
+    pkcs11.TemplateInconsistent,
+)
+"""How tokens say that they do not serve a mechanism, a hash, or an object that a session may read."""
 
 T = TypeVar("T")
 

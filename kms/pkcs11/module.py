@@ -5,7 +5,7 @@ of the process, the only one in kms/; keys that name the same library share its 
 is done with it, does not live here.
 
 One thread, because python-pkcs11 initialises every library with C_Initialize(NULL), which promises it (PKCS#11 v2.40,
-section 5.4) that threads never call it together. SoftHSM then takes no locks, and threads soon get each other's keys.
+section 5.4) that threads never call it together. SoftHSM then takes no locks; four threads soon got wrong keys from it.
 """
 
 from __future__ import annotations

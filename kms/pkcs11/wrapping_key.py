@@ -134,17 +134,16 @@ def find_key(session: Session, uri: Pkcs11Uri, *, missing: type[KmsError]) -> Wr
     BadKey: several match, or it is not what a wrapping key must be; the message says what, and what to do.
     """
     classes = [_CLASSES[uri.key_type]] if uri.key_type else list(_CLASSES.values())
-    named: dict[Attribute, Any] = {Attribute.TOKEN: True}
+    named: dict[Attribute, Any] = {}
     if uri.label is not None:
         named[Attribute.LABEL] = uri.label
     if uri.key_id is not None:
         named[Attribute.ID] = uri.key_id
-    found = [each for kind in classes for each in session.get_objects({**named, Attribute.CLASS: kind})]
+    found = _stored(session, classes, named)
     if not found:
-        present = [
-            each for kind in classes for each in session.get_objects({Attribute.TOKEN: True, Attribute.CLASS: kind})
-        ]
-        raise missing(f"no key on the token matches the key URI; there are: {_listed(present) or 'none'}")
+        raise missing(
+            "no key on the token matches the key URI; there are: " + (_listed(_stored(session, classes, {})) or "none")
+        )
     if len(found) > 1:
         raise BadKey(f"several keys match: {_listed(found)}; add id=%.. or type=private or type=secret-key")
     key = found[0]
@@ -155,6 +154,12 @@ def find_key(session: Session, uri: Pkcs11Uri, *, missing: type[KmsError]) -> Wr
     if kind == KeyType.AES:
         return _aes(session, key)
     raise BadKey("the key is neither an RSA key pair nor an AES key; make one of these")
+
+
+def _stored(session: Session, classes: list[ObjectClass], named: Mapping[Attribute, Any]) -> list[Object]:
+    """Objects of the token; by class, label and id alone, for not every token lets other attributes be searched for."""
+    found = [each for kind in classes for each in session.get_objects({Attribute.CLASS: kind, **named})]
+    return [each for each in found if _read(each, Attribute.TOKEN) is not False]
 
 
 def _require_kept(key: Object) -> None:
@@ -169,20 +174,24 @@ def _require_kept(key: Object) -> None:
 
 
 def _rsa(session: Session, private: Object, oaep_hash: str) -> RsaOaep:
-    modulus = _bytes(private[Attribute.MODULUS])
-    bits = int.from_bytes(modulus).bit_length()
+    modulus = int.from_bytes(_bytes(private[Attribute.MODULUS]))
+    bits = modulus.bit_length()
     if bits < RSA_BITS_MIN:
         raise BadKey(f"the RSA key has {bits} bits; make one of {RSA_BITS_MIN} or more")
     if not isinstance(private, DecryptMixin):
         raise BadKey("the private key may not decrypt (CKA_DECRYPT); make one that may")
-    # By its modulus, not its label: what another key's public half wrapped, nothing would open.
-    half = {Attribute.TOKEN: True, Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.MODULUS: modulus}
-    publics = [each for each in session.get_objects(half) if isinstance(each, EncryptMixin)]
-    if not publics:
-        raise BadKey("the token holds no public key for it that may encrypt (CKA_ENCRYPT); store the public half too")
+    key_id = _read(private, Attribute.ID)
+    publics = _stored(session, [ObjectClass.PUBLIC_KEY], {Attribute.ID: key_id} if key_id else {})
+    # The modulus decides: what another key's public half wrapped, nothing would open.
+    halves = [each for each in publics if int.from_bytes(_read(each, Attribute.MODULUS) or b"") == modulus]
+    public = next((each for each in halves if isinstance(each, EncryptMixin)), None)
+    if public is None:
+        raise BadKey(
+            "the token holds no public key of its id and modulus that may encrypt (CKA_ENCRYPT); store that half too"
+        )
     needless = (Attribute.SIGN, Attribute.UNWRAP, Attribute.DERIVE)
     return RsaOaep(
-        public=publics[0],
+        public=public,
         private=private,
         oaep_hash=oaep_hash,
         blob_bytes=(bits + 7) // 8,

@@ -17,7 +17,7 @@ ORDERS: list[dict[str, Any]] = [
     {"kind": "rsa", "label": "given-away", "bits": 2048, "extractable": True},
     {"kind": "rsa", "label": "signs-only", "bits": 2048, "use": int(MechanismFlag.SIGN | MechanismFlag.VERIFY)},
     {"kind": "rsa", "label": "half", "bits": 2048, "public": False},
-    {"kind": "rsa", "label": "both", "bits": 2048},
+    {"kind": "rsa", "label": "both", "bits": 2048, "id": "0c"},
     {"kind": "aes", "label": "both", "bits": 256},
     {"kind": "rsa", "label": "twice", "bits": 2048, "id": "0a"},
     {"kind": "rsa", "label": "twice", "bits": 2048, "id": "0b"},
@@ -62,7 +62,7 @@ async def described(uri: str) -> Description:
         ("old", "", "neither an RSA key pair nor an AES key"),
         ("absent", "", "no key on the token matches.*'small'.*'short'"),
         ("twice", ";type=secret-key", "no key on the token matches"),
-        ("twice", ";id=%0c", "no key on the token matches"),
+        ("twice", ";id=%0d", "no key on the token matches"),
     ],
 )
 async def test_an_unfit_key_is_refused_with_its_fault(
