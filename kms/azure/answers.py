@@ -6,7 +6,6 @@ Source: https://learn.microsoft.com/rest/api/keyvault/keys (2025-07-01). Answers
 from __future__ import annotations
 
 from base64 import b64decode
-from binascii import Error as NotBase64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -24,6 +23,8 @@ T = TypeVar("T")
 
 
 class Attributes(msgspec.Struct, frozen=True):
+    """What is managed of a version. Times in seconds since 1970. recovery_level: what becomes of a deleted key."""
+
     enabled: bool = False
     nbf: int | None = None
     exp: int | None = None
@@ -33,6 +34,8 @@ class Attributes(msgspec.Struct, frozen=True):
 
 
 class Jwk(msgspec.Struct, frozen=True):
+    """The public part of a version. n: the RSA modulus, base64url."""
+
     kid: str
     kty: str
     n: str = ""
@@ -40,21 +43,29 @@ class Jwk(msgspec.Struct, frozen=True):
 
 
 class KeyBundle(msgspec.Struct, frozen=True):
+    """The answer to "get key"."""
+
     key: Jwk
     attributes: Attributes
 
 
 class Version(msgspec.Struct, frozen=True):
+    """An item of a list of versions."""
+
     kid: str
     attributes: Attributes
 
 
 class VersionPage(msgspec.Struct, frozen=True):
+    """The answer to "get key versions": in no order, perhaps empty though more pages follow."""
+
     value: tuple[Version, ...] | None = None
     next_link: str | None = msgspec.field(default=None, name="nextLink")
 
 
 class Result(msgspec.Struct, frozen=True):
+    """The answer to "wrap key" and "unwrap key". value: base64url."""
+
     kid: str
     value: str
 
@@ -72,10 +83,12 @@ class Found:
 
     @property
     def state(self) -> str:
+        """As `state_at` says, of when it was asked for."""
         return state_at(self.attributes, self.asked_at)
 
     @property
     def algorithm(self) -> str:
+        """With what this version wraps (docs/spec/kms-azure.md)."""
         return "A256KW" if self.kind == "oct-HSM" else "RSA-OAEP-256"
 
     def check(self) -> None:
@@ -111,6 +124,7 @@ class Found:
 
 
 def state_at(attributes: Attributes, now: float | None) -> str:
+    """enabled, disabled, not yet valid or expired; without `now`, dates do not count."""
     if not attributes.enabled:
         return "disabled"
     if now is not None and attributes.nbf is not None and now < attributes.nbf:
@@ -121,6 +135,7 @@ def state_at(attributes: Attributes, now: float | None) -> str:
 
 
 def decoded(response: AsyncHttpResponse, shape: type[T]) -> T:
+    """The body of `response` as a `shape`. Raises Corrupt."""
     try:
         return msgspec.json.decode(response.content, type=shape)
     except msgspec.DecodeError:
@@ -132,7 +147,7 @@ def bytes_of(text: str) -> bytes:
     """Base64url without padding, undone. Raises Corrupt."""
     try:
         return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (NotBase64, ValueError):
+    except ValueError:
         raise Corrupt("the vault's answer holds text that is not base64url") from None
 
 

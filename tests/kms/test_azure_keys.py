@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,3 +210,14 @@ async def test_what_may_surprise_is_a_warning(azure_vault: Any, made: dict[str, 
         found = await kms.describe()
     assert len(found.warnings) == 1
     assert says in found.warnings[0]
+
+
+async def test_published_wraps_open(azure_vault: Any) -> None:
+    """Published vectors never change: under another format, no wrap of yesterday opens."""
+    vectors = json.loads((Path(__file__).parents[1] / "vectors/kms_azure.json").read_text())
+    version = azure_vault.add("pinned-format", 7, kty="oct-HSM")
+    assert version.aes.hex() == vectors["aes_key"]
+    async with open_azure(azure_vault.uri("pinned-format")) as kms:
+        for vector in vectors["wraps"]:
+            wrap = Wrap(key_version=version.version, blob=bytes.fromhex(vector["blob"]))
+            assert (await kms.unwrap(wrap, vector["context"])).hex() == vector["key"], vector["name"]
