@@ -57,7 +57,7 @@ async def open_transit(uri: str) -> AsyncIterator[Kms]:
             server = await stack.enter_async_context(connecting(where))
             source = source_of(where, server)
             await asyncio.to_thread(source.check)
-        session = await stack.enter_async_context(keeping(source=source, server=server))
+        session = await stack.enter_async_context(keeping(uri=uri, source=source, server=server))
         workers = None
         if where.worker_role is not None:
             workers = WorkerTokens(server=server, session=session, role=where.worker_role)

@@ -28,6 +28,10 @@ ANSWER_BYTES_MAX = 64 * 1024
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+# RecursionError: brackets that are nested ten thousand deep.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class _Failure(msgspec.Struct):
     errors: list[str]
 
@@ -66,7 +70,7 @@ class Server:
             raise kind(f"the server's answer while {step.value} is larger than {ANSWER_BYTES_MAX} bytes")
         try:
             return msgspec.json.decode(content or b"{}", type=answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             raise kind(f"the server's answer while {step.value} is not of the form that Vault gives") from None
 
     async def _exchange(
@@ -95,7 +99,7 @@ class Server:
 @asynccontextmanager
 async def connecting(uri: TransitUri) -> AsyncIterator[Server]:
     """The server of `uri`; connections are made when they are needed, and closed at the end. BadKey: the CA file."""
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_tls(uri) if uri.encrypted else False)
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_tls(uri) if uri.encrypted else True)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=REQUEST_S),
@@ -127,6 +131,6 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 def _said(content: bytes, *, hidden: tuple[str, ...]) -> str | None:
     try:
         failure = msgspec.json.decode(content, type=_Failure)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     return shown(failure.errors, hidden=hidden)

@@ -6,6 +6,7 @@ How a token is got is in `login`. One task owns the renewal; it lives as long as
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -18,17 +19,22 @@ from kms.transit.server import Server
 RENEW_AFTER = 2 / 3
 """The share of a token's time after which it is renewed."""
 RETRY_S = 1.0
-"""How long a failed login stands before another is tried; also the shortest wait before a renewal."""
+"""How long a login that got no answer stands before another is tried; also the shortest wait before a renewal."""
+REFUSED_S = 30.0
+"""How long a refused login stands before another is tried: servers lock accounts that are refused again and again."""
 RELOGIN_S = 30.0
 """How long a login that may not look itself up is believed to be alive, whatever is refused to it."""
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 class Session:
     """The broker's login at one server. Calls share it, and share one login when it has to be repeated."""
 
-    def __init__(self, *, source: Source, server: Server, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, *, uri: str, source: Source, server: Server, tasks: asyncio.TaskGroup) -> None:
+        self._uri = uri
         self._source = source
         self._server = server
         self._tasks = tasks
@@ -36,19 +42,16 @@ class Session:
         self._renew_at: float | None = None
         self._flight: asyncio.Task[Login | KmsError] | None = None
         self._failed: tuple[KmsError, float] | None = None
+        self._warned = False
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return "Session()"
+        return f"Session({self._uri!r})"
 
     async def current(self) -> Login:
         """The login to use now. Unavailable, Denied, BadKey: there is none, and another try failed."""
-        if self._keeper is None or self._closed:
-            raise Unavailable("the key is closed")
-        if self._keeper.done():
-            raise Denied("the task that renews its token has failed; restart the broker, and report the log")
         if self._login is not None and not self._source.changed():
             return self._login
         return await self._log_in()
@@ -58,6 +61,8 @@ class Session:
 
         Raises Forbidden if the token is alive and may not, or if there is no other token; and what `call` raises.
         """
+        if self._keeper is not None and self._keeper.done() and not self._closed:
+            raise Denied("the task that renews its token has failed; restart the broker, and report the log")
         login = await self.current()
         try:
             return await call(login.token)
@@ -87,7 +92,7 @@ class Session:
         if self._flight is None:
             if self._failed is not None and _now() < self._failed[1]:
                 raise _again(self._failed[0])
-            if self._closed:
+            if self._closed or self._keeper is None:
                 raise Unavailable("the key is closed")
             self._flight = self._tasks.create_task(self._fly())
         flight = self._flight
@@ -114,13 +119,13 @@ class Session:
         finally:
             self._flight = None
         if isinstance(outcome, KmsError):
-            self._failed = (outcome, _now() + RETRY_S)
+            self._failed = (outcome, _now() + _pause(outcome))
         else:
             self._take(outcome)
         return outcome
 
     def _take(self, login: Login) -> None:
-        self._login, self._failed = login, None
+        self._login, self._failed, self._warned = login, None, False
         self._renew_at = None
         if login.ttl_s is not None and (login.renewable or login.ours):
             self._renew_at = max(login.made_at + login.ttl_s * RENEW_AFTER, _now() + RETRY_S)
@@ -147,8 +152,8 @@ class Session:
             return
         try:
             renewed = await renew(self._server, login) if login.renewable else None
-        except Unavailable:
-            self._renew_at = _now() + RETRY_S
+        except Unavailable as error:
+            self._put_off(error)
             return
         except (Forbidden, KmsError):
             renewed = None
@@ -159,12 +164,18 @@ class Session:
             return
         try:
             fresh = await self._log_in()
-        except KmsError:
-            # Calls go on with the token while it lasts, and say what is wrong when it does not.
-            self._renew_at = _now() + RETRY_S
+        except KmsError as error:
+            self._put_off(error)
         else:
             if fresh.token == login.token:
                 self._renew_at = None  # There is no other token; its use will say when it ends.
+
+    def _put_off(self, error: KmsError) -> None:
+        """Try again later. Calls go on with the token while it lasts, and say what is wrong when it does not."""
+        self._renew_at = _now() + _pause(error)
+        if not self._warned:
+            log.warning("%s: the token could not be renewed and serves until its end: %s", self._uri, error)
+        self._warned = True
 
     async def end(self) -> None:
         """Log in and renew no more, and revoke a token of our own making, if the server answers."""
@@ -181,11 +192,11 @@ class Session:
 
 
 @asynccontextmanager
-async def keeping(*, source: Source, server: Server) -> AsyncIterator[Session]:
+async def keeping(*, uri: str, source: Source, server: Server) -> AsyncIterator[Session]:
     """A session, kept until the context ends. If its task fails, whoever opened it is cancelled, and told why."""
     tasks = asyncio.TaskGroup()
     await tasks.__aenter__()
-    session = Session(source=source, server=server, tasks=tasks)
+    session = Session(uri=uri, source=source, server=server, tasks=tasks)
     session.start()
     try:
         yield session
@@ -200,6 +211,10 @@ async def keeping(*, source: Source, server: Server) -> AsyncIterator[Session]:
 def _nearly_over(before: Login, renewed: Login) -> bool:
     """Whether a renewal was cut short by the longest time that the token may live."""
     return before.ttl_s is not None and renewed.ttl_s is not None and renewed.ttl_s < before.ttl_s * RENEW_AFTER
+
+
+def _pause(error: KmsError) -> float:
+    return RETRY_S if isinstance(error, Unavailable) else REFUSED_S
 
 
 def _again(error: KmsError) -> KmsError:

@@ -73,19 +73,21 @@ class WorkerTokens:
         policies = _policies(caller)
         key = (caller.worker, frozenset(caller.groups))
         known = self._usable(key)
-        held = known if known is not None else await self._make(key, policies, instead_of=None)
+        if known is not None and not known.refused:
+            try:
+                return await call(known.token)
+            except Forbidden:
+                # Its policies may have changed, or it may be a token no more; only a new one can tell.
+                held = await self._make(key, policies, instead_of=known)
+        else:
+            held = known if known is not None else await self._make(key, policies, instead_of=None)
         try:
-            return await call(held.token)
-        except Forbidden:
-            if known is None or known.refused:
-                held.refused = True
-                raise _refusal(caller) from None
-        held = await self._make(key, policies, instead_of=known)
-        try:
-            return await call(held.token)
+            answer = await call(held.token)
         except Forbidden:
             held.refused = True
             raise _refusal(caller) from None
+        held.refused = False
+        return answer
 
     async def revoke_all(self) -> None:
         """Revoke what is kept, as far as the server answers and lets us; what is left ends by itself."""

@@ -261,6 +261,41 @@ async def test_a_renewable_token_of_a_file_is_renewed(transit_key: Any) -> None:
     assert bao.lives(token)
 
 
+async def test_a_refused_renewal_is_logged_once_and_the_token_serves_on(
+    transit_key: Any, standin: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever watches the log knows ahead of the end; until then calls are answered with the token that there is."""
+    auth = {"client_token": "s.x", "lease_duration": 1, "policies": ["default"]}
+    standin.reply("auth/approle/login", 200, {"auth": auth})
+    standin.reply("transit/encrypt/tokens", 200, {"data": {"ciphertext": "vault:v1:QUJD"}})
+    secret_id = transit_key.file("secret-id", "an-id")
+    uri = standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}"
+    async with open_transit(uri) as kms:
+        standin.reply("auth/approle/login", 503, {"errors": ["Vault is sealed"]})
+        logins = [path for _, path, _ in standin.requests].count("/v1/auth/approle/login")
+        await _eventually(
+            lambda: [path for _, path, _ in standin.requests].count("/v1/auth/approle/login") >= logins + 2
+        )
+        await kms.wrap(KEY, CONTEXT)
+    assert len([record for record in caplog.records if "could not be renewed" in record.message]) == 1
+    assert uri in caplog.text
+    assert "s.x" not in caplog.text
+
+
+async def test_a_refused_login_is_not_tried_again_at_once(transit_key: Any, standin: Any, tmp_path: Path) -> None:
+    """Servers lock accounts out; many calls make one try."""
+    secret_id = transit_key.file("secret-id", "an-id")
+    auth = {"client_token": "s.x", "lease_duration": 60, "policies": ["default"]}
+    standin.reply("auth/approle/login", 200, {"auth": auth})
+    async with open_transit(standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}") as kms:
+        standin.reply("auth/approle/login", 400, {"errors": ["invalid role or secret ID"]})
+        standin.requests.clear()
+        for _ in range(5):
+            with pytest.raises(Denied, match="secret_id_file"):
+                await kms.wrap(KEY, CONTEXT)
+    assert [path for _, path, _ in standin.requests].count("/v1/auth/approle/login") == 1
+
+
 async def test_a_failure_of_the_renewing_task_is_loud(transit_key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """If renewing fails in a way that nobody foresaw, whoever opened the key is stopped and told."""
 

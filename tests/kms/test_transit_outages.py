@@ -232,6 +232,8 @@ _HTML = b"<html>Bad Gateway</html>"
         (200, _HTML, Corrupt, "form"),
         (200, b"\xff\xfe", Corrupt, "form"),
         (200, [], Corrupt, "form"),
+        (200, b'{"x":' + b"[" * 60_000, Corrupt, "form"),
+        (400, b'{"x":' + b"[" * 60_000, Denied, "400"),
         (200, {"data": None}, Corrupt, "form"),
         (200, {"data": {"plaintext": 7}}, Corrupt, "form"),
         (200, {"data": {"plaintext": "QUJD"}}, Corrupt, "32 bytes"),
