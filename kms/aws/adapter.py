@@ -5,6 +5,7 @@ Caching, pacing and circuit breaking do not live here; a second attempt does, fo
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,6 +43,9 @@ async def open_aws(uri: str) -> AsyncIterator[Kms]:
     """
     with naming(uri.partition("?")[0]):
         where = parse_uri(uri)
+    for library in ("botocore", "aiobotocore"):
+        # At DEBUG they log whole requests and answers, and those hold keys.
+        logging.getLogger(library).setLevel(logging.INFO)
     async with AsyncExitStack() as stack:
         with naming(uri), translating():
             session = AioSession()
@@ -50,7 +54,7 @@ async def open_aws(uri: str) -> AsyncIterator[Kms]:
             if credentials is None:
                 raise NoCredentialsError
             await credentials.get_frozen_credentials()
-            arn = _usable(await _metadata(kms, where.key))
+            arn = _usable(await _metadata(kms, where.key), where)
             workers = None
             if where.role is not None:
                 sts = await stack.enter_async_context(_client(session, "sts", where.region, where.sts_endpoint))
@@ -85,11 +89,16 @@ async def _metadata(kms: Any, key: str) -> Mapping[str, Any]:
     return metadata
 
 
-def _usable(metadata: Mapping[str, Any]) -> str:
+def _usable(metadata: Mapping[str, Any], where: AwsUri) -> str:
+    """The key's ARN. BadKey: a key of another kind. Corrupt: another key than the URI names, unless by an alias."""
     spec, usage = metadata.get("KeySpec"), metadata.get("KeyUsage")
     if (spec, usage) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
         raise BadKey(f"only SYMMETRIC_DEFAULT keys for ENCRYPT_DECRYPT serve, and this is {spec} for {usage}")
-    return str(metadata["Arn"])
+    arn = str(metadata["Arn"])
+    named = where.key.rpartition(":")[2].removeprefix("key/")
+    if arn.split(":")[3:4] != [where.region] or not (named.startswith("alias/") or arn.endswith(f":key/{named}")):
+        raise Corrupt("DescribeKey was answered for another key than it was asked for; check the option endpoint")
+    return arn
 
 
 class AwsKms:

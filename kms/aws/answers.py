@@ -123,11 +123,11 @@ def _of_silence(error: Exception) -> KmsError:
         return Denied("the SDK found no credentials; give the broker a role, a profile or AWS_ACCESS_KEY_ID")
     if isinstance(error, CredentialRetrievalError | MetadataRetrievalError):
         return Unavailable("the source of its credentials does not answer; check the instance role or web identity")
-    no_answer = (aiohttp.ClientError, OSError, TimeoutError)
-    if isinstance(error, ConnectionError) or (isinstance(error, HTTPClientError) and _is_network(error, no_answer)):
-        return Unavailable(f"no answer ({type(error).__name__}); check the network and the endpoint")
+    if isinstance(error, ConnectionError | HTTPClientError) and _is_of_the_network(error, cause):
+        return Unavailable(f"no answer ({type(cause or error).__name__}); check the network and the endpoint")
     return Denied(f"the SDK could not read its answer ({type(error).__name__}); check the option endpoint")
 
 
-def _is_network(error: Any, kinds: tuple[type[Exception], ...]) -> bool:
-    return type(error) is not HTTPClientError or isinstance(error.kwargs.get("error"), kinds)
+def _is_of_the_network(error: Exception, cause: object) -> bool:
+    # The SDK calls whatever it does not know an HTTPClientError, bugs included; what it knows is a subclass.
+    return type(error) is not HTTPClientError or isinstance(cause, aiohttp.ClientError | OSError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,6 +90,34 @@ async def test_a_wrap_of_a_wrong_size_is_corrupt(aws: Any, aws_standin: Any, kms
     aws.always(aws_standin.says(json.dumps({"KeyId": aws.key.arn("eu-west-1"), "CiphertextBlob": blob}).encode()))
     with pytest.raises(Corrupt):
         await kms.wrap(KEY, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000",
+        "arn:aws:kms:us-east-1:111122223333:key/{id}",
+        "{id}",
+    ],
+)
+async def test_another_key_at_the_start_is_refused(aws: Any, arn: str) -> None:
+    """A server that describes another key than the one in the URI is not trusted with anything."""
+    aws.key.metadata["Arn"] = arn.format(id=aws.key.key_id)
+    with pytest.raises(Corrupt, match="another key than it was asked for"):
+        async with open_aws(aws.uri(aws.key)):
+            pass
+
+
+async def test_nothing_of_a_key_is_logged(aws: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Even where everything is logged, no key and no wrap of it is."""
+    caplog.set_level(logging.DEBUG)
+    async with open_aws(aws.uri(aws.key)) as kms:
+        wrap = await kms.wrap(KEY, CONTEXT)
+        await kms.unwrap(wrap, CONTEXT)
+    assert caplog.records
+    for secret in (KEY, wrap.blob):
+        assert base64.b64encode(secret).decode() not in caplog.text
+        assert repr(secret)[2:-1] not in caplog.text
 
 
 async def test_an_endless_answer_is_refused(aws: Any, aws_standin: Any, kms: Kms) -> None:

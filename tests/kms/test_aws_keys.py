@@ -9,7 +9,7 @@ import pytest
 
 from kms.aws import open_aws
 from kms.errors import BadKey, Corrupt, Disabled
-from kms.port import Wrap
+from kms.port import Caller, Wrap
 
 KEY = bytes(range(32))
 CONTEXT = {"app": "tokenbroker", "keyring": "tests"}
@@ -85,6 +85,14 @@ async def test_a_wrap_says_which_key_made_it(moto: Any) -> None:
         wrap = await kms.wrap(KEY, CONTEXT)
         assert wrap.key_version == arn.rpartition("/")[2] == (await kms.describe()).key_version
         assert await kms.unwrap(Wrap(key_version="", blob=wrap.blob), CONTEXT) == KEY
+
+
+async def test_a_worker_is_asked_for_through_sts(moto: Any) -> None:
+    """moto's STS and KMS understand what is asked in a worker's name; they decide nothing."""
+    role = "arn:aws:iam::123456789012:role/tokenbroker-worker"
+    async with open_aws(f"{moto.uri(moto.create_key())}&role={role}&sts-endpoint={moto.url}") as kms:
+        wrap = await kms.wrap(KEY, CONTEXT)
+        assert await kms.unwrap(wrap, CONTEXT, Caller(worker="ci-1", groups=("builders",))) == KEY
 
 
 async def test_describe_warns(moto: Any) -> None:
