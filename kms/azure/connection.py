@@ -22,6 +22,8 @@ from kms.errors import BadKey, Corrupt
 ANSWER_BYTES_MAX = 64 * 1024
 """Largest answer that is read, of the vault or of the sign-in endpoint."""
 CONNECTIONS_MAX = 32
+CONNECT_S = 1.0
+"""How long connecting may take; a second attempt then still has a part of the call's time."""
 ANSWER_S = 1.5
 """How long the service may keep silent."""
 
@@ -50,7 +52,9 @@ async def session_for(where: VaultKey) -> AsyncIterator[aiohttp.ClientSession]:
 @asynccontextmanager
 async def client_for(where: VaultKey, session: aiohttp.ClientSession) -> AsyncIterator[KeyClient]:
     """The SDK's client, which signs in when it is first used. BadKey: the environment makes no identity."""
-    transport = AioHttpTransport(session=session, session_owner=False, connection_timeout=1, read_timeout=ANSWER_S)
+    transport = AioHttpTransport(
+        session=session, session_owner=False, connection_timeout=CONNECT_S, read_timeout=ANSWER_S
+    )
     # One retry, of a connection that broke. Whatever the service answers is for the broker to pace.
     retries: dict[str, Any] = {"retry_total": 1, "retry_connect": 1, "retry_read": 0, "retry_status": 0}
     async with (

@@ -75,6 +75,8 @@ async def azure_vault(azure_standin: Any, tmp_path: Path, monkeypatch: pytest.Mo
     """A vault without keys (`parts/azure_standin.py`), and this process signed in to it by a managed identity."""
     for name in [each for each in os.environ if each.startswith("AZURE_") or each.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
+    for bound in ("adapter.CALL_S", "connection.CONNECT_S", "connection.ANSWER_S"):
+        monkeypatch.setattr(f"kms.azure.{bound}", 30.0)  # a slow machine breaks no law
     async with azure_standin.serving(tmp_path) as vault:
         monkeypatch.setenv("IDENTITY_ENDPOINT", vault.identity_url)
         monkeypatch.setenv("IDENTITY_HEADER", azure_standin.IDENTITY_HEADER)
