@@ -19,7 +19,7 @@ from kms.transit.server import Server
 RENEW_AFTER = 2 / 3
 """The share of a token's time after which it is renewed."""
 RETRY_S = 1.0
-"""How long a login that got no answer stands before another is tried; also the shortest wait before a renewal."""
+"""How long a login that failed here, or got no answer, stands before another; also the shortest wait to a renewal."""
 REFUSED_S = 30.0
 """How long a refused login stands before another is tried: servers lock accounts that are refused again and again."""
 RELOGIN_S = 30.0
@@ -214,7 +214,7 @@ def _nearly_over(before: Login, renewed: Login) -> bool:
 
 
 def _pause(error: KmsError) -> float:
-    return RETRY_S if isinstance(error, Unavailable) else REFUSED_S
+    return REFUSED_S if isinstance(error, Denied) else RETRY_S
 
 
 def _again(error: KmsError) -> KmsError:

@@ -125,6 +125,18 @@ async def test_a_token_file_is_read_again_when_it_changed(transit_key: Any) -> N
         assert await kms.unwrap(wrap, CONTEXT) == KEY
 
 
+async def test_a_token_file_that_is_empty_for_a_moment_is_read_again(transit_key: Any) -> None:
+    """A writer that empties the file before it fills it costs a second, not the pause after a refused login."""
+    path = transit_key.file("token", transit_key.bao.token(transit_key.mount))
+    async with open_transit(transit_key.uri(token_file=path)) as kms:
+        wrap = await kms.wrap(KEY, CONTEXT)
+        path.write_text("")
+        with pytest.raises(BadKey, match="holds no token"):
+            await kms.unwrap(wrap, CONTEXT)
+        path.write_text(transit_key.bao.token(transit_key.mount))
+        await _eventually_opens(kms, wrap)
+
+
 async def test_a_token_file_that_is_gone_is_an_outage(transit_key: Any) -> None:
     """As with the local KMS: cached keys serve on; a new file ends it."""
     path = transit_key.file("token", transit_key.bao.token(transit_key.mount))
@@ -139,11 +151,11 @@ async def test_a_token_file_that_is_gone_is_an_outage(transit_key: Any) -> None:
 
 async def _eventually_opens(kms: Any, wrap: Wrap) -> None:
     """A failed login stands for a second."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(20):
         while True:
             try:
                 assert await kms.unwrap(wrap, CONTEXT) == KEY
-            except (Denied, Unavailable):
+            except (BadKey, Unavailable):
                 await asyncio.sleep(0.05)
             else:
                 return
