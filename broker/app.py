@@ -23,9 +23,10 @@ from broker.authority.authority import Authority, load_authority
 from broker.authority.pins import Pins, pinning
 from broker.clock import Clock, SystemClock
 from broker.feed import Feed
-from broker.foundations import open_cluster, open_keys
+from broker.foundations import open_cluster, open_keys, refuse_stranding, vault_settings
 from broker.housekeeping import Housekeeping
 from broker.keyrings import Keyrings
+from broker.kms_keys import KmsKeys
 from broker.leases.context import Context
 from broker.leases.desk import Desk
 from broker.leases.duties import Duties
@@ -37,17 +38,16 @@ from broker.leases.view import LeaseView
 from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook
 from broker.reactions import Reactions
+from broker.reloading import Reloading
 from broker.session.door import Door
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
-from broker.settings import KeyringSection, Settings
+from broker.settings import Settings
 from broker.tls import Certificate, bindings_of, configured_certificate, leaf_digest
 from broker.vault.assembly import open_vault
 from broker.vault.failures import KeyFailure
 from broker.vault.root import Root
-from broker.vault.settings import CachePolicy, VaultSettings
 from broker.vault.vault import Vault
-from kms.port import Kms
 from storage.catalog import open_storage
 from storage.port import Storage
 
@@ -64,7 +64,7 @@ class Broker:
     settings: Settings
     clock: Clock
     storage: Storage
-    kms: dict[str, Kms]
+    kms: KmsKeys
     root: Root
     journal: Journal
     authority: Authority
@@ -82,6 +82,7 @@ class Broker:
     certificate: Certificate | None
     housekeeping: Housekeeping
     keyrings: Keyrings
+    reloading: Reloading
 
     @property
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -109,7 +110,7 @@ async def open_broker(
     audit_settings = AuditSettings(anchor_file=settings.audit.anchor_file)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings.storage.url))
-        keys = await open_keys(stack, settings)
+        keys = await stack.enter_async_context(open_keys(settings))
         root = await open_cluster(storage, keys, settings)
         journal = await stack.enter_async_context(
             open_journal(
@@ -134,7 +135,7 @@ async def open_broker(
             open_vault(
                 cluster_id=root.cluster_id,
                 kms=keys,
-                default_kms_keys=lambda: settings.kms.keys,
+                default_kms_keys=lambda: keys.defaults,
                 data_key=lambda name: authority.data_keys.get((name,)),
                 keyring=lambda name: authority.keyrings.get((name,)),
                 settings=vault_settings(settings),
@@ -143,6 +144,7 @@ async def open_broker(
                 alarm=_alarm,
             )
         )
+        await refuse_stranding(authority, keys, settings)
         keyrings = Keyrings(authority=authority, vault=vault, clock=clock, configured=settings.keyrings)
         await keyrings.settle()
         yield _assemble(
@@ -164,7 +166,7 @@ def _assemble(
     settings: Settings,
     clock: Clock,
     storage: Storage,
-    kms: dict[str, Kms],
+    kms: KmsKeys,
     root: Root,
     journal: Journal,
     authority: Authority,
@@ -243,24 +245,15 @@ def _assemble(
             session_retention=settings.leases.retention,
         ),
         keyrings=keyrings,
-    )
-
-
-def vault_settings(settings: Settings) -> VaultSettings:
-    """The vault's bounds as configured. StartRefused: one of them would switch a protection off."""
-    kms = settings.kms
-
-    def policy(ring: KeyringSection) -> CachePolicy:
-        soft_ttl = kms.cache_soft_ttl if ring.cache_soft_ttl is None else ring.cache_soft_ttl
-        hard_ttl = kms.cache_hard_ttl if ring.cache_hard_ttl is None else ring.cache_hard_ttl
-        return CachePolicy(soft_ttl_s=soft_ttl.total_seconds(), hard_ttl_s=hard_ttl.total_seconds(), strict=ring.strict)
-
-    return VaultSettings(
-        soft_ttl_s=kms.cache_soft_ttl.total_seconds(),
-        hard_ttl_s=kms.cache_hard_ttl.total_seconds(),
-        policies={name: policy(ring) for name, ring in settings.keyrings.items()},
-        rate_per_s=kms.rate_per_s,
-        active_days=kms.active_days,
+        reloading=Reloading(
+            settings=settings,
+            storage=storage,
+            keys=kms,
+            authority=authority,
+            vault=vault,
+            keyrings=keyrings,
+            clock=clock,
+        ),
     )
 
 

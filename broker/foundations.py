@@ -1,17 +1,24 @@
-"""What a broker stands on: its KMS keys and its cluster's root key, opened as the configuration says."""
+"""What a broker stands on: its KMS keys and its cluster's root key, opened as the configuration says.
+
+The same for a start and for a configuration that is read again; what a refusal leads to is not decided here.
+"""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 
+from broker.authority.authority import Authority
 from broker.errors import StartRefused
-from broker.settings import Settings
+from broker.kms_keys import KmsKeys, owning_kms_keys
+from broker.settings import KeyringSection, Settings
 from broker.vault.root import Root, open_root
+from broker.vault.settings import CachePolicy, VaultSettings
+from broker.vault.stranding import find_stranded
 from kms.catalog import open_kms
-from kms.errors import KmsError
-from kms.port import Kms
+from kms.errors import BadKey, KmsError
 from storage.errors import StorageError
 from storage.port import Storage
 from storage.records import RootRecord
@@ -19,22 +26,43 @@ from storage.records import RootRecord
 log = structlog.get_logger()
 
 
-async def open_keys(stack: AsyncExitStack, settings: Settings) -> dict[str, Kms]:
-    """Every KMS key that the configuration names, once. StartRefused: one cannot be used."""
+def named_keys(settings: Settings) -> tuple[str, ...]:
+    """Every KMS key that the configuration names, once, in the order of the file."""
     uris = [*settings.kms.keys, *(uri for ring in settings.keyrings.values() for uri in ring.kms_keys)]
-    keys: dict[str, Kms] = {}
-    for uri in dict.fromkeys(uris):
+    return tuple(dict.fromkeys(uris))
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KmsKeys]:
+    """Every KMS key that the configuration names, and room for those that come later; closed when the context ends.
+
+    StartRefused: one cannot be opened. One that is open and does not answer, or refuses, is a warning in the log: the
+    others of its keyring serve.
+    """
+    async with owning_kms_keys(open_kms) as keys:
         try:
-            keys[uri] = await stack.enter_async_context(open_kms(uri))
-            description = await keys[uri].describe()
+            for uri in await keys.open(named_keys(settings)):
+                await _look_at(keys, uri)
         except KmsError as error:
             raise StartRefused(str(error)) from None
-        for warning in description.warnings:
-            log.warning("kms", kms_key=uri, warning=warning)
-    return keys
+        keys.defaults = settings.kms.keys
+        yield keys
 
 
-async def open_cluster(storage: Storage, keys: dict[str, Kms], settings: Settings) -> Root:
+async def _look_at(keys: KmsKeys, uri: str) -> None:
+    """Say what operators should know of a key. BadKey: it is no key at all."""
+    try:
+        description = await keys[uri].describe()
+    except BadKey:
+        raise
+    except KmsError as error:
+        log.warning("kms_does_not_answer", kms_key=uri, error=str(error))
+        return
+    for warning in description.warnings:
+        log.warning("kms", kms_key=uri, warning=warning)
+
+
+async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> Root:
     """The root key of the cluster that the configuration pins.
 
     StartRefused: nothing is pinned, the database holds no cluster or another one, or no KMS key opens its root.
@@ -49,6 +77,50 @@ async def open_cluster(storage: Storage, keys: dict[str, Kms], settings: Setting
         raise StartRefused("the database holds no cluster yet; run `tokenbroker init` first")
     kms = [keys[uri] for uri in settings.kms.keys]
     return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id, tell=_passed_over)
+
+
+async def refuse_stranding(authority: Authority, keys: KmsKeys, settings: Settings) -> None:
+    """Return if, under this configuration, some KMS key opens each data key. StartRefused: what would not open."""
+    try:
+        stranded = await find_stranded(
+            authority.data_keys, kms_keys=_kms_keys(authority, settings), kms=keys, cluster_id=settings.cluster.id
+        )
+    except KmsError as error:
+        raise StartRefused(
+            f"whether a KMS key opens what was wrapped under another name cannot be told: {error}"
+        ) from None
+    if stranded:
+        raise StartRefused("; ".join(map(str, stranded)))
+
+
+def _kms_keys(authority: Authority, settings: Settings) -> Callable[[str], tuple[str, ...]]:
+    """The KMS keys that a keyring has under this configuration, which the database learns of later."""
+
+    def of(keyring: str) -> tuple[str, ...]:
+        section = settings.keyrings.get(keyring)
+        record = authority.keyrings.get((keyring,))
+        own = section.kms_keys if section is not None else record.kms_keys if record is not None else ()
+        return own or settings.kms.keys
+
+    return of
+
+
+def vault_settings(settings: Settings) -> VaultSettings:
+    """The vault's bounds as configured. StartRefused: one of them would switch a protection off."""
+    kms = settings.kms
+
+    def policy(ring: KeyringSection) -> CachePolicy:
+        soft_ttl = kms.cache_soft_ttl if ring.cache_soft_ttl is None else ring.cache_soft_ttl
+        hard_ttl = kms.cache_hard_ttl if ring.cache_hard_ttl is None else ring.cache_hard_ttl
+        return CachePolicy(soft_ttl_s=soft_ttl.total_seconds(), hard_ttl_s=hard_ttl.total_seconds(), strict=ring.strict)
+
+    return VaultSettings(
+        soft_ttl_s=kms.cache_soft_ttl.total_seconds(),
+        hard_ttl_s=kms.cache_hard_ttl.total_seconds(),
+        policies={name: policy(ring) for name, ring in settings.keyrings.items()},
+        rate_per_s=kms.rate_per_s,
+        active_days=kms.active_days,
+    )
 
 
 def _passed_over(error: KmsError) -> None:

@@ -20,13 +20,17 @@ Opener = Callable[[str], AbstractAsyncContextManager[Kms]]
 
 
 class KmsKeys(Mapping[str, Kms]):
-    """What is open now. Each key is opened and closed by a task of its own, since an adapter may keep tasks inside."""
+    """What is open now. Each key is opened and closed by a task of its own, since an adapter may keep tasks inside.
+
+    defaults: the keys of keyrings that name none, in the order of asking; whoever has the configuration sets them.
+    """
 
     def __init__(self, *, opener: Opener, tasks: asyncio.TaskGroup) -> None:
         self._opener = opener
         self._tasks = tasks
         self._open: dict[str, Kms] = {}
         self._owners: dict[str, _Owner] = {}
+        self.defaults: tuple[str, ...] = ()
 
     def __getitem__(self, uri: str) -> Kms:
         return self._open[uri]

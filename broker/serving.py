@@ -11,17 +11,20 @@ import gc
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 
 from broker.app import Broker, open_broker
 from broker.clock import Clock
-from broker.errors import StartRefused
+from broker.errors import BrokerError, StartRefused
 from broker.front import make_app
 from broker.idle import IdleConnections
 from broker.settings import Settings
 from broker.tls import is_loopback
+from kms.errors import KmsError
+from storage.errors import StorageError
 
 log = structlog.get_logger()
 
@@ -31,15 +34,26 @@ _DRAINED_S = 5.0
 """Longest wait at shutdown for operations on their way; what has not been answered by then was not acknowledged."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reload:
+    """asked: set whenever the configuration shall be read again. read: reads it; StartRefused: it is wrong."""
+
+    asked: asyncio.Event
+    read: Callable[[], Settings]
+
+
 async def serve(
     settings: Settings,
     *,
     stop: asyncio.Event,
     ready: Callable[[str], None],
+    reload: Reload | None = None,
     accept_audit_loss: bool = False,
     clock: Clock | None = None,
 ) -> None:
     """Serve until `stop` is set, then let everything down in order. `ready` is told the base URL once it listens.
+
+    reload: takes over another configuration meanwhile (`broker.reloading`), or says in the log why not.
 
     Raises what `open_broker` raises, and StartRefused when it cannot listen where it should.
     """
@@ -54,6 +68,8 @@ async def serve(
         asyncio.TaskGroup() as tasks,
     ):
         loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
+        if reload is not None:
+            loops.append(tasks.create_task(_reload_when_asked(broker, reload)))
         _spare_the_collector()
         try:
             async with listening(broker, host, port) as url:
@@ -68,6 +84,17 @@ async def serve(
         finally:
             for task in loops:
                 task.cancel()
+
+
+async def _reload_when_asked(broker: Broker, reload: Reload) -> None:
+    """Take over another configuration each time it is asked for, until cancelled. A refusal changes nothing."""
+    while True:
+        await reload.asked.wait()
+        reload.asked.clear()
+        try:
+            await broker.reloading.apply(reload.read())
+        except (BrokerError, KmsError, StorageError) as error:
+            log.error("configuration_refused", error=str(error))  # noqa: TRY400 - it is the operator's, and no bug
 
 
 def _spare_the_collector() -> None:

@@ -188,6 +188,19 @@ class KeyChanged(Entry, frozen=True, kw_only=True, tag="key.changed"):
     values: int = 0
 
 
+class ConfigurationReloaded(Entry, frozen=True, kw_only=True, tag="configuration.reloaded"):
+    """A running broker took over another configuration; a long one is told in several entries.
+
+    keyrings: those whose section changed. kms_keys: the KMS keys for keyrings that name none, where they changed.
+    opened, closed: KMS keys that came into use here, and that went out of it.
+    """
+
+    keyrings: tuple[str, ...] = ()
+    kms_keys: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+
+
 class AdminChanged(Entry, frozen=True, kw_only=True, tag="admin.changed"):
     """change: added, disabled, enabled, removed, credential_replaced."""
 
@@ -246,6 +259,7 @@ AnyEntry = (
     | EnrolmentRefused
     | GrantChanged
     | KeyChanged
+    | ConfigurationReloaded
     | AdminChanged
     | AdminRefused
     | AuthorityPinned

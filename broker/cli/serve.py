@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
+import structlog
 import typer
 import uvloop
 
@@ -18,9 +20,14 @@ from broker.cli.operating import example
 from broker.cli.options import Config, DataDir
 from broker.cli.output import write_line
 from broker.exclusive import exclusive
+from broker.serving import Reload
 from broker.serving import serve as serve_broker
-from broker.settings import Settings, load_settings
+from broker.settings import ENV_PREFIX, Settings, load_settings
 from broker.setup.layout import layout_of
+
+log = structlog.get_logger()
+
+KMS_KEYS: Final = f"{ENV_PREFIX}KMS__KEYS"
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -45,6 +52,7 @@ def serve(
 ) -> None:
     """Serve workers and operators until SIGTERM or SIGINT, then let everything down in order; a second one ends it.
 
+    SIGHUP reads the configuration again: KMS keys and keyrings change without a restart, or not at all; the log says.
     Prints one line `listening on URL` when it is ready. Logs go to standard error.
     """
     if (config is None) == (data_dir is None):
@@ -53,10 +61,11 @@ def serve(
         )
     forbid_core_dumps()
     allow_open_files()
-    settings = _settings(layout_of(data_dir=data_dir, config=config).config, listen)
+    path = layout_of(data_dir=data_dir, config=config).config
+    settings = _settings(path, listen)
     configure_logs(level=settings.log.level, style=settings.log.format)
     with exclusive(settings.storage.url), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_told(settings, accept_audit_loss=accept_audit_loss))
+        runner.run(_until_told(settings, lambda: _again(path, listen), accept_audit_loss=accept_audit_loss))
 
 
 def _settings(config: Path, listen: str | None) -> Settings:
@@ -66,8 +75,15 @@ def _settings(config: Path, listen: str | None) -> Settings:
     return settings.model_copy(update={"server": settings.server.model_copy(update={"listen": listen})})
 
 
-async def _until_told(settings: Settings, *, accept_audit_loss: bool) -> None:
+def _again(config: Path, listen: str | None) -> Settings:
+    if KMS_KEYS in os.environ:
+        log.warning("kms_keys_stay", why=f"they come from {KMS_KEYS}, which changes with a restart only")
+    return _settings(config, listen)
+
+
+async def _until_told(settings: Settings, read: Callable[[], Settings], *, accept_audit_loss: bool) -> None:
     stop = asyncio.Event()
+    reload = Reload(asked=asyncio.Event(), read=read)
 
     def told(number: int) -> None:
         if stop.is_set():
@@ -77,9 +93,11 @@ async def _until_told(settings: Settings, *, accept_audit_loss: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told, number)
+    loop.add_signal_handler(signal.SIGHUP, reload.asked.set)
     await serve_broker(
         settings,
         stop=stop,
         ready=lambda url: write_line(f"listening on {url}"),
+        reload=reload,
         accept_audit_loss=accept_audit_loss,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
-from broker.app import AUDIT_SIGNING, vault_settings
+from broker.app import AUDIT_SIGNING
 from broker.audit.checkpoint import key_name
 from broker.audit.lookback import look_back
 from broker.audit.note import Signer, Verifier
@@ -20,6 +20,7 @@ from broker.doctor.machine import examine_clock, examine_machine
 from broker.doctor.reading import NoWriter
 from broker.errors import BrokerError, StartRefused, Tampered
 from broker.exclusive import InUse, database_file, exclusive
+from broker.foundations import vault_settings
 from broker.settings import Settings, load_settings
 from broker.setup.layout import Layout
 from broker.tls import Certificate, is_loopback

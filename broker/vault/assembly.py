@@ -36,7 +36,7 @@ async def open_vault(
     """A vault, whose tasks end and whose keys are wiped when the context ends.
 
     kms: every KMS key that is open now, by its URI. default_kms_keys: those of keyrings that name none, in the order of
-    asking. Both may change; `Vault.reconsider` is called afterwards.
+    asking. Both may change; `Vault.follow` is called afterwards.
     data_key, keyring: look records up in books that are verified already and held in memory.
     jitter: uniform in [0, 1). alarm: told of damaged and refused keys; it must return at once and not raise.
     A failure of a background task is a bug, and ends the context with an ExceptionGroup.

@@ -99,6 +99,12 @@ class HeldKeys:
             held.wipe()
             self._counters.evictions[cause] += 1
 
+    def reindex(self) -> None:
+        """Hold each key for the need that it has now; of two for the same need, the one that was used last."""
+        before, self._held = self._held, OrderedDict()
+        for held in before.values():
+            self.put(held)
+
     def all(self) -> tuple[HeldKey, ...]:
         """Every key held, least recently used first."""
         return tuple(self._held.values())

@@ -125,6 +125,26 @@ class KeyCache:
         self._failures.clear()
         self._held.evict(lambda _: True, "flushed")
 
+    def follow(self, settings: VaultSettings, renewed: Callable[[Need], Need | None]) -> None:
+        """Go on under other cache policies and with other KMS keys.
+
+        renewed: what somebody needs now instead of what he needed, None for nothing. A key stays, for as long as its
+        policy says now, if the KMS key that gave it may be asked still; what may not stay is wiped.
+        """
+        self._settings = settings
+        self._held.evict(lambda held: not self._stays(held, renewed(held.need)), "replaced")
+        self._held.reindex()
+
+    def _stays(self, held: HeldKey, need: Need | None) -> bool:
+        """Whether a held key may stay, now for this need; its times are those of the policy in force then."""
+        if need is None or held.kms_key not in {wrap.kms_key for wrap in need.wraps}:
+            return False
+        if self._settings.policy(need.record.keyring).strict:
+            return False
+        held.need = need
+        held.refresh_at, held.fresh_until, held.hard_until = self._times(need, held.proved_at)
+        return True
+
     def close(self) -> None:
         """Flush, end what is under way, and refuse what comes."""
         self._closed = True
@@ -202,16 +222,7 @@ class KeyCache:
         return held
 
     def _kept(self, need: Need, given: Unwrapped, asked_at: float) -> HeldKey:
-        settings = self._settings
-        policy = settings.policy(need.record.keyring)
-        if policy.strict:
-            # From when it came, not from when it was asked for: a slow KMS must not make it useless to who waited.
-            refresh_at, fresh_until = math.inf, self._now() + settings.strict_s
-            hard_until = fresh_until
-        else:
-            refresh_at = asked_at + policy.soft_ttl_s * (1 + settings.soft_jitter * (2 * self._jitter() - 1))
-            fresh_until = asked_at + settings.fresh_s_max(policy)
-            hard_until = asked_at + policy.hard_ttl_s
+        refresh_at, fresh_until, hard_until = self._times(need, asked_at)
         return HeldKey(
             need=need,
             key=given.key,
@@ -221,6 +232,17 @@ class KeyCache:
             fresh_until=fresh_until,
             hard_until=hard_until,
         )
+
+    def _times(self, need: Need, proved_at: float) -> tuple[float, float, float]:
+        """When a key that was proved then is proved again, until when it is fresh, and when it is wiped."""
+        settings = self._settings
+        policy = settings.policy(need.record.keyring)
+        if policy.strict:
+            # From when it came, not from when it was asked for: a slow KMS must not make it useless to who waited.
+            until = self._now() + settings.strict_s
+            return math.inf, until, until
+        refresh_at = proved_at + policy.soft_ttl_s * (1 + settings.soft_jitter * (2 * self._jitter() - 1))
+        return refresh_at, proved_at + settings.fresh_s_max(policy), proved_at + policy.hard_ttl_s
 
     def _failed(self, need: Need, failure: KeyFailure, asked: Asked) -> None:
         self._failures.remember(need.id, failure, self._now())

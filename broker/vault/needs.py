@@ -75,6 +75,19 @@ def _id_for(shared_id: bytes, caller: Caller | None) -> bytes:
     return hashlib.sha256(encode(shared_id, caller.worker, *sorted(caller.groups))).digest()
 
 
+def _on_behalf(need: Need, caller: Caller) -> Need:
+    return Need(
+        id=_id_for(need.shared_id, caller),
+        shared_id=need.shared_id,
+        record=need.record,
+        wraps=need.wraps,
+        cluster_id=need.cluster_id,
+        context=need.context,
+        value_contexts=need.value_contexts,
+        caller=caller,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Slot:
     """What was worked out from two records, valid as long as the books still hold these very records."""
@@ -125,17 +138,16 @@ class Needs:
         if caller is None:
             detail = "the keyring authorises each worker at its KMS, and nobody was named"
             raise slot.need.failure(FailureKind.CALLER_DENIED, reason="no_caller", detail=detail).error()
-        need = slot.need
-        return Need(
-            id=_id_for(need.shared_id, caller),
-            shared_id=need.shared_id,
-            record=need.record,
-            wraps=need.wraps,
-            cluster_id=need.cluster_id,
-            context=need.context,
-            value_contexts=need.value_contexts,
-            caller=caller,
-        )
+        return _on_behalf(slot.need, caller)
+
+    def renewed(self, need: Need) -> Need | None:
+        """What the same caller needs for the same data key now; None if the books give it none any more."""
+        found = self._known(need.record.id, need.record.keyring) or self._look_up(need.record.id, need.record.keyring)
+        if isinstance(found, KeyFailure) or found.record.commitment != need.record.commitment:
+            return None
+        if need.caller is None:
+            return found.need
+        return _on_behalf(found.need, need.caller) if found.keyring.authorize == "kms" else None
 
     def is_current(self, need: Need) -> bool:
         """Whether the books would still give a need with the same id for the same caller."""

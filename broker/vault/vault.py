@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.errors import NotFound
+from broker.errors import BrokerError, NotFound
 from broker.secret import Secret
 from broker.vault.counters import VaultCounters
 from broker.vault.envelope import FMT, check_value, open_value, seal_value
@@ -107,7 +107,15 @@ class Vault:
     async def open(self, record: VersionRecord, caller: Caller | None = None) -> Secret:
         """The value of `record`, asking the KMS for its data key if need be, for wait_s at most. Raises as try_open."""
         need = self._needs.for_caller(record.data_key, record.keyring, caller)
-        return Opener(await self._cache.fetch(need)).open(record)
+        try:
+            held = await self._cache.fetch(need)
+        except BrokerError:
+            again = self._needs.for_caller(record.data_key, record.keyring, caller)
+            if again.id == need.id:
+                raise
+            # The KMS keys changed while this one waited: those that it asked do not speak for those of now.
+            held = await self._cache.fetch(again)
+        return Opener(held).open(record)
 
     async def seal(self, *, token: str, version: int, keyring: KeyringRecord, value: bytes) -> Sealed:
         """Seal `value` under the keyring's active data key, for this token and version only.
@@ -182,9 +190,13 @@ class Vault:
         """Wipe every cached data key and forget every failure; the next open asks the KMS."""
         self._cache.flush()
 
-    def reconsider(self) -> None:
-        """Work out anew which KMS keys open what: others are configured, or open. Cached keys serve on as allowed."""
+    def follow(self, settings: VaultSettings) -> None:
+        """Go on under the cache policies of `settings`, and with the KMS keys that are configured and open now.
+
+        Data keys in memory stay where that is still allowed.
+        """
         self._needs.forget()
+        self._cache.follow(settings, self._needs.renewed)
 
     async def let_go(self, kms_key: str) -> None:
         """Ask a KMS key nothing more that is no longer open, and return when no call to it is under way."""

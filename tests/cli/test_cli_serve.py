@@ -51,7 +51,7 @@ def test_a_second_signal_ends_at_once(folder: Path) -> None:
     """While it drains for a worker that does not go, a second signal ends the process without waiting."""
     program = (
         "import asyncio, broker.cli.serve as command\n"
-        "async def drains_for_ever(settings, *, stop, ready, accept_audit_loss):\n"
+        "async def drains_for_ever(settings, *, stop, ready, reload, accept_audit_loss):\n"
         "    ready('here'); await stop.wait(); print('draining', flush=True); await asyncio.Event().wait()\n"
         "command.serve_broker = drains_for_ever\n"
         "from broker.cli.main import main; main()\n"

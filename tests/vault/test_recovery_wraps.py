@@ -231,7 +231,7 @@ async def test_a_key_that_leaves_is_let_go_after_its_calls(local: str, tmp_path:
             await held.reached.wait()
             del room.kms[local]
             room.defaults.remove(local)
-            room.vault.reconsider()
+            room.vault.follow(VaultSettings())
             leaving = group.create_task(room.vault.let_go(local))
             assert (await room.vault.open(version)).reveal() == b"value"
             assert not leaving.done()
@@ -243,5 +243,5 @@ async def test_a_gate_stays_while_its_key_does(local: str) -> None:
     """What is known of a KMS key survives a reload that keeps it."""
     async with opened([local]) as room:
         await room.vault.check(local)
-        room.vault.reconsider()
+        room.vault.follow(VaultSettings())
         assert [known.answered_s_ago for known in room.vault.health()] == [0.0]

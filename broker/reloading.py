@@ -1,0 +1,157 @@
+"""Take over another configuration while serving: its KMS keys and keyrings, all of it or nothing.
+
+What every other section says holds from the next start on. Reading the file, and when, is decided in `serving`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+import structlog
+
+from broker.audit.entries import ConfigurationReloaded
+from broker.authority.authority import Authority
+from broker.clock import Clock
+from broker.errors import StartRefused
+from broker.foundations import named_keys, open_cluster, refuse_stranding, vault_settings
+from broker.keyrings import Keyrings
+from broker.kms_keys import KmsKeys
+from broker.settings import Settings
+from broker.vault.vault import Vault
+from kms.errors import KmsError
+from storage.port import Storage
+
+log = structlog.get_logger()
+
+_KEYRINGS_AN_ENTRY = 256
+_URIS_AN_ENTRY = 8
+
+
+class Reloading:
+    """The configuration in force, and the way to another one. settings: what the broker was started with."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        storage: Storage,
+        keys: KmsKeys,
+        authority: Authority,
+        vault: Vault,
+        keyrings: Keyrings,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._keys = keys
+        self._authority = authority
+        self._vault = vault
+        self._keyrings = keyrings
+        self._clock = clock
+
+    async def apply(self, wanted: Settings) -> None:
+        """Put `kms.keys` and `keyrings` of `wanted` in force, and record that. Not to be called twice at a time.
+
+        New KMS keys are open and work before anything changes; those that nothing needs any more are closed when the
+        calls to them are over. Leases are served meanwhile.
+        StartRefused: a KMS key cannot be opened, or does not work; no KMS key would open the root key or some data key;
+        a bound is wrong. What storage and the vault raise: it could not be recorded. Whatever is raised, the
+        configuration before stays in force.
+        """
+        before = self._settings
+        kms = before.kms.model_copy(update={"keys": wanted.kms.keys})
+        after = before.model_copy(update={"kms": kms, "keyrings": wanted.keyrings})
+        for setting in _changed(after, wanted):
+            log.warning("needs_a_restart", setting=setting)
+        if after == before:
+            log.info("configuration_unchanged")
+            return
+        bounds = vault_settings(after)
+        fresh = await self._open(after)
+        try:
+            await self._check(after, root=after.kms.keys != before.kms.keys)
+        except BaseException:
+            self._close(fresh)
+            raise
+        self._put_in_force(after)
+        try:
+            await self._keyrings.settle(tuple(self._entries(before, after)))
+            # A data key that was made meanwhile, for the configuration before, is in the books by now.
+            await self._check(after, root=False)
+        except BaseException:
+            # What was opened stays open: the database may name it already, since a commit can land unconfirmed.
+            self._put_in_force(before)
+            raise
+        self._settings = after
+        leaving = [uri for uri in self._keys if uri not in named_keys(after)]
+        closing = [self._keys.take_out(uri) for uri in leaving]
+        self._vault.follow(bounds)
+        for uri, close in zip(leaving, closing, strict=True):
+            await self._vault.let_go(uri)
+            close()
+        log.info("configuration_reloaded", opened=fresh, closed=leaving)
+
+    async def _open(self, settings: Settings) -> tuple[str, ...]:
+        """Open what is not open, and see that it works. All or none."""
+        fresh: tuple[str, ...] = ()
+        try:
+            fresh = await self._keys.open(named_keys(settings))
+            for uri in fresh:
+                await self._keys[uri].check()
+                for warning in (await self._keys[uri].describe()).warnings:
+                    log.warning("kms", kms_key=uri, warning=warning)
+        except BaseException as error:
+            self._close(fresh)
+            if isinstance(error, KmsError):
+                raise StartRefused(str(error)) from None
+            raise
+        return fresh
+
+    async def _check(self, settings: Settings, *, root: bool) -> None:
+        if root:
+            await open_cluster(self._storage, self._keys, settings)
+        await refuse_stranding(self._authority, self._keys, settings)
+
+    def _close(self, uris: tuple[str, ...]) -> None:
+        for uri in uris:
+            self._keys.take_out(uri)()
+
+    def _put_in_force(self, settings: Settings) -> None:
+        self._keys.defaults = settings.kms.keys
+        self._keyrings.configured = settings.keyrings
+        self._vault.follow(vault_settings(settings))
+
+    def _entries(self, before: Settings, after: Settings) -> Iterator[ConfigurationReloaded]:
+        """What the audit log says of this; in several entries, where one would be too large."""
+        names = sorted(before.keyrings.keys() | after.keyrings.keys())
+        changed = [name for name in names if before.keyrings.get(name) != after.keyrings.get(name)]
+        was, now = named_keys(before), named_keys(after)
+        for keyrings, kms_keys, opened, closed in zip_longest(
+            _parts(changed, _KEYRINGS_AN_ENTRY),
+            _parts(after.kms.keys if after.kms.keys != before.kms.keys else (), _URIS_AN_ENTRY),
+            _parts([uri for uri in now if uri not in was], _URIS_AN_ENTRY),
+            _parts([uri for uri in was if uri not in now], _URIS_AN_ENTRY),
+            fillvalue=(),
+        ):
+            yield ConfigurationReloaded(
+                at=self._clock.now(),
+                actor="system",
+                keyrings=keyrings,
+                kms_keys=kms_keys,
+                opened=opened,
+                closed=closed,
+            )
+
+
+def _parts(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(items[at : at + size]) for at in range(0, len(items), size)]
+
+
+def _changed(before: Settings, after: Settings) -> Iterator[str]:
+    """The names of the settings that differ."""
+    old, new = before.model_dump(), after.model_dump()
+    for section, values in new.items():
+        for key in values:
+            if old[section].get(key) != values[key]:
+                yield f"{section}.{key}"
