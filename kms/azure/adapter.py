@@ -12,7 +12,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.keyvault.keys.aio import KeyClient
@@ -23,14 +23,14 @@ from kms.azure.translation import refusal, translating
 from kms.azure.uri import KEY_URL, VaultKey, parse_uri
 from kms.binding import BOUND_BYTES, bind, unbind
 from kms.bounds import check_blob, check_context, check_key
-from kms.errors import BadKey, Corrupt, Denied
+from kms.errors import BadKey, Corrupt, Denied, Unavailable
 from kms.naming import naming
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 
 CALL_S = 1.8
 """How long one call may take, sign-in and the one retry included: less than the broker's 2 s, so that we say why."""
-OPEN_S = 20.0
-"""How long opening may take: a managed identity's first token can take seconds."""
+OPEN_S = 5.0
+"""How long the look at a key may take when it is opened: a managed identity's first token can take seconds."""
 VERSION_PAGES_MAX = 20
 """How many pages of 25 versions are looked through for one that may wrap."""
 
@@ -44,8 +44,8 @@ _CHECK_CONTEXT = {"purpose": "check"}
 async def open_azure(uri: str) -> AsyncIterator[Kms]:
     """Sign in, and look at the key that `uri` names; connections are closed at the end.
 
-    BadKey: the URI, the CA file, or the key's type, size or permitted operations. Disabled: no version of it may wrap.
-    Unavailable, Denied: the vault or the sign-in does not answer, or refuses.
+    BadKey: the URI, the CA file, the AZURE_ variables, or the key's type, size or permitted operations. A key that is
+    disabled or does not answer, and a sign-in that fails, open all the same, and each call says so: others may serve.
     """
     with naming(_shown(uri)):
         where = parse_uri(uri)
@@ -54,7 +54,8 @@ async def open_azure(uri: str) -> AsyncIterator[Kms]:
             session = await stack.enter_async_context(session_for(where))
             client = await stack.enter_async_context(client_for(where, session))
             kms = AzureKms(uri=uri, where=where, client=client)
-            await kms.first()
+            with suppress(Unavailable, Denied, Corrupt):
+                await kms.look()
         yield kms
 
 
@@ -83,8 +84,8 @@ class AzureKms:
         """As the port says."""
         return self._uri
 
-    async def first(self) -> None:
-        """Return if the key may wrap; raise what `open_azure` raises."""
+    async def look(self) -> None:
+        """Return if the key may wrap now; raise what `wrap` raises. Has more time than a call, for a first sign-in."""
         async with translating(OPEN_S):
             await self._wrapping_key()
 

@@ -176,12 +176,28 @@ async def test_throttling_is_not_retried_here(azure_vault: Any, azure_standin: A
     assert asked == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"), [(503, Unavailable), (403, Denied), (404, Disabled), (307, Denied), (200, Corrupt)]
+)
+async def test_a_vault_that_is_ill_at_the_start_serves_later(
+    azure_vault: Any, azure_standin: Any, status: int, expected: type[KmsError]
+) -> None:
+    """A key that does not answer, or refuses, opens all the same: another may serve, and this one when it is well."""
+    azure_vault.add("broker", 1)
+    azure_vault.fault = azure_standin.always(status)
+    async with open_azure(azure_vault.uri("broker")) as kms:
+        with pytest.raises(expected):
+            await kms.check()
+        azure_vault.fault = None
+        await kms.check()
+
+
 async def test_a_vault_that_is_not_there_is_unavailable(azure_standin: Any, azure_vault: Any) -> None:
-    """Nobody listening is an outage, at open too."""
+    """Nobody listening is an outage."""
     uri = azure_vault.uri("broker").replace(azure_vault.url, "https://127.0.0.1:1")
     with pytest.raises(Unavailable) as caught:
-        async with open_azure(uri):
-            pass
+        async with open_azure(uri) as kms:
+            await kms.check()
     assert caught.value.kms_key == uri
 
 
@@ -193,8 +209,8 @@ async def test_an_untrusted_certificate_is_denied(azure_vault: Any, azure_standi
     other, _ = azure_standin.self_signed(folder)
     shutil.copy(other, azure_vault.certificate)
     with pytest.raises(Denied, match="ca-file"):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
     assert azure_vault.asked == []
     assert azure_vault.resources == []
 

@@ -10,35 +10,48 @@ import pytest
 
 from kms.azure import open_azure
 from kms.conformance import CONTEXT, KEY
-from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError
+from kms.errors import BadKey, Corrupt, Denied, Disabled
 from kms.port import Caller, Wrap
 
 DAY_S = 24 * 3600
 
 
 @pytest.mark.parametrize(
-    ("made", "expected", "says"),
+    ("made", "says"),
     [
-        ({"kty": "EC-HSM"}, BadKey, "make one of type RSA"),
-        ({"kty": "oct"}, BadKey, "make one of type RSA"),
-        ({"bits": 1024}, BadKey, "1024 bits; make one of 2048"),
-        ({"key_ops": ("encrypt", "decrypt")}, BadKey, "does not permit unwrapKey and wrapKey; add"),
-        ({"key_ops": ("wrapKey",)}, BadKey, "does not permit unwrapKey; add"),
-        ({"enabled": False}, Disabled, "is disabled; enable it"),
-        ({"nbf": 2**40}, Disabled, "is not yet valid; enable it, change its dates"),
-        ({"exp": 1}, Disabled, "is expired; enable it, change its dates"),
+        ({"kty": "EC-HSM"}, "make one of type RSA"),
+        ({"kty": "oct"}, "make one of type RSA"),
+        ({"bits": 1024}, "1024 bits; make one of 2048"),
+        ({"key_ops": ("encrypt", "decrypt")}, "does not permit unwrapKey and wrapKey; add"),
+        ({"key_ops": ("wrapKey",)}, "does not permit unwrapKey; add"),
     ],
 )
-async def test_an_unfit_key_is_refused_when_opened(
-    azure_vault: Any, made: dict[str, Any], expected: type[KmsError], says: str
-) -> None:
-    """Wrong type or size, missing operations, disabled or out of its dates: said at open, naming key and remedy."""
+async def test_an_unfit_key_does_not_open(azure_vault: Any, made: dict[str, Any], says: str) -> None:
+    """Wrong type or size and missing operations are said at open, naming key and remedy."""
     azure_vault.add("unfit", 1, **made)
     uri = azure_vault.uri("unfit")
-    with pytest.raises(expected, match=says) as caught:
+    with pytest.raises(BadKey, match=says) as caught:
         async with open_azure(uri):
             pass
     assert caught.value.kms_key == uri
+
+
+@pytest.mark.parametrize(
+    ("made", "state"),
+    [({"enabled": False}, "disabled"), ({"nbf": 2**40}, "not yet valid"), ({"exp": 1}, "expired")],
+)
+async def test_a_key_that_may_not_wrap_now_opens_and_says_so(
+    azure_vault: Any, made: dict[str, Any], state: str
+) -> None:
+    """Disabled, or out of its dates, keeps no broker from starting: wraps are refused with the remedy."""
+    azure_vault.add("later", 1, **made)
+    async with open_azure(azure_vault.uri("later")) as kms:
+        with pytest.raises(Disabled, match=f"is {state}; enable it, change its dates, or make a new version") as caught:
+            await kms.wrap(KEY, CONTEXT)
+        described = await kms.describe()
+    assert caught.value.kms_key == azure_vault.uri("later")
+    assert described.state == state
+    assert described.warnings == (f"the key is {state}: it wraps no new data key",)
 
 
 async def test_the_newest_version_wraps_and_the_old_one_still_opens(azure_vault: Any) -> None:
@@ -81,9 +94,8 @@ async def test_the_vault_is_never_asked_for_versions_without_end(azure_vault: An
     azure_vault.page = 1
     for _ in range(30):
         azure_vault.add("endless", 1, enabled=False)
-    with pytest.raises(Disabled):
-        async with open_azure(azure_vault.uri("endless")):
-            pass
+    async with open_azure(azure_vault.uri("endless")):
+        pass
     assert azure_vault.asked.count("GET /keys/endless/versions") == 20
 
 
@@ -104,8 +116,8 @@ async def test_a_version_in_the_uri_is_never_replaced(azure_vault: Any) -> None:
     first = azure_vault.add("pinned", 1, enabled=False)
     azure_vault.add("pinned", 2)
     with pytest.raises(Disabled, match=first.version):
-        async with open_azure(azure_vault.uri("pinned", first.version)):
-            pass
+        async with open_azure(azure_vault.uri("pinned", first.version)) as kms:
+            await kms.check()
 
 
 async def test_a_key_disabled_later_neither_wraps_nor_opens(azure_vault: Any) -> None:

@@ -40,8 +40,8 @@ async def test_a_sign_in_that_fails_is_an_outage_or_a_refusal(
     azure_vault.add("broker", 1)
     azure_vault.identity_fault = azure_standin.always(status, body)
     with pytest.raises(expected) as caught:
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
     assert type(caught.value) is expected
     assert caught.value.kms_key == azure_vault.uri("broker")
     assert azure_vault.asked == []
@@ -54,8 +54,8 @@ async def test_an_identity_endpoint_that_is_not_there_is_unavailable(
     azure_vault.add("broker", 1)
     monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token")
     with pytest.raises(Unavailable):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
 
 
 async def test_a_virtual_machines_identity_service_that_is_silent_is_unavailable(
@@ -68,20 +68,21 @@ async def test_a_virtual_machines_identity_service_that_is_silent_is_unavailable
     monkeypatch.delenv("IDENTITY_HEADER")
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure_vault.identity_url.removesuffix("/msi/token"))
     with pytest.raises(Unavailable):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
 
 
 async def test_a_silent_identity_endpoint_is_unavailable_in_time(
     azure_vault: Any, azure_standin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opening ends by its own deadline though the sign-in never answers."""
+    """Opening and calls end by their own deadlines though the sign-in never answers."""
     azure_vault.add("broker", 1)
     monkeypatch.setattr(adapter, "OPEN_S", 0.05)
+    monkeypatch.setattr(adapter, "CALL_S", 0.05)
     azure_vault.identity_fault = azure_standin.silence
     with pytest.raises(Unavailable, match="sign-in"):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
 
 
 def _service_principal(azure_vault: Any, azure_standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +111,8 @@ async def test_a_service_principal_that_is_refused_is_denied(
     _service_principal(azure_vault, azure_standin, monkeypatch)
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
     with pytest.raises(Denied, match="AADSTS7000215") as caught:
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
     assert "hunter2" not in str(caught.value)
     assert azure_vault.resources == []
 
@@ -129,8 +130,8 @@ async def test_a_workload_identity_signs_in(
         await kms.check()
     token.unlink()
     with pytest.raises(Denied, match="cannot be read"):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
 
 
 async def test_variables_that_make_no_identity_are_a_bad_key(
@@ -151,8 +152,8 @@ async def test_a_token_that_the_vault_refuses_is_denied(azure_vault: Any, azure_
     challenge = {"WWW-Authenticate": azure_vault.challenge()}
     azure_vault.fault = azure_standin.always(401, b"{}", **challenge)
     with pytest.raises(Denied, match="401"):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
 
 
 async def test_a_sign_in_to_something_else_is_denied(azure_vault: Any) -> None:
@@ -160,6 +161,6 @@ async def test_a_sign_in_to_something_else_is_denied(azure_vault: Any) -> None:
     azure_vault.add("broker", 1)
     azure_vault.resource = "https://management.azure.com"
     with pytest.raises(Denied, match="something else than this vault"):
-        async with open_azure(azure_vault.uri("broker")):
-            pass
+        async with open_azure(azure_vault.uri("broker")) as kms:
+            await kms.check()
     assert azure_vault.resources == []
