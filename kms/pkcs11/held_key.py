@@ -91,7 +91,7 @@ class HeldKey:
             except PKCS11Error as error:
                 if not is_lost(error):
                     raise
-            self._module.restart()
+            self._module.end()
             return operation(*self._attached())
         except PKCS11Error as error:
             raise translated(error) from error

@@ -13,17 +13,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pkcs11
 from pkcs11 import Session, Token, TokenFlag
-from pkcs11._pkcs11 import lib as Library  # noqa: N812 - a class, and ours to name only in types
 from pkcs11.exceptions import PKCS11Error
 
 from kms.errors import BadKey, Denied, Unavailable
 from kms.local.private_files import Stamp, read_private, stamp
 from kms.pkcs11.answers import PIN_REFUSED, translated
 from kms.pkcs11.calls import CallThread
+from kms.pkcs11.ending import end, keep_from_ending
 from kms.pkcs11.uri import Pkcs11Uri
+
+if TYPE_CHECKING:
+    from pkcs11._pkcs11 import lib as Library  # noqa: N812 - a class
 
 PIN_BYTES_MAX = 256
 """Longest PIN."""
@@ -64,14 +68,17 @@ class Module:
         self._users += 1
 
     def leave(self) -> None:
-        """Count one key less; after the last the library is finalised, whatever it says to that."""
+        """Count one key less; after the last the library is finalised."""
         self._users -= 1
         if not self._users:
-            self._end()
+            self.end()
 
-    def restart(self) -> None:
+    def end(self) -> None:
         """Finalise the library: sessions, logins and handles are void, and the next call begins anew."""
-        self._end()
+        self.epoch += 1
+        self._sessions.clear()
+        if self._library is not None:
+            end(self._library, self.path)
 
     def session(self, uri: Pkcs11Uri) -> Session:
         """A session, logged in, on the one token that `uri` means; the same for all keys of that token.
@@ -91,8 +98,8 @@ class Module:
 
     def _started(self) -> Library:
         try:
-            # Loads it, or initialises it again after `_end`.
-            self._library = pkcs11.lib(str(self.path))
+            # Loads it, or initialises it again after `end`.
+            library = pkcs11.lib(str(self.path))
         except PKCS11Error as error:
             if type(error) is PKCS11Error:
                 raise BadKey(f"module-path is not a PKCS#11 library that can be loaded here: {error}") from error
@@ -100,17 +107,10 @@ class Module:
                 f"the library {self.path} does not start ({type(error).__name__}): its HSM is away, or its own"
                 " configuration is missing"
             ) from error
-        return self._library
-
-    def _end(self) -> None:
-        self.epoch += 1
-        self._sessions.clear()
-        if self._library is not None:
-            try:
-                self._library.finalize()
-            except PKCS11Error:
-                # It is ended to begin anew, and had no more to lose; python-pkcs11 counts it as finalised either way.
-                return
+        if self._library is None:
+            keep_from_ending(library)
+        self._library = library
+        return library
 
     def _log_in(self, token: Token, pin: str, pin_file: Path, read: Stamp | None) -> Session:
         refuse_risky_login(token.flags)

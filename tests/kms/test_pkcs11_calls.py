@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -14,6 +16,24 @@ from kms.pkcs11 import adapter, open_pkcs11
 from kms.pkcs11.calls import CALLS_MAX, CallThread
 
 KEY = bytes(range(32))
+HANGING_PROCESS = """
+import asyncio, sys
+from kms.errors import Unavailable
+from kms.pkcs11 import adapter, open_pkcs11
+from kms.guard import GuardedKms
+
+async def main(uri):
+    adapter.CLOSE_S = 0.05
+    async with open_pkcs11(uri) as kms:
+        print("open", flush=True)
+        sys.stdin.readline()
+        try:
+            await GuardedKms(adapter=kms, uri=uri, deadline_s=0.2).check()
+        except Unavailable:
+            print("unavailable", flush=True)
+
+asyncio.run(main(sys.argv[1]))
+"""
 
 
 @pytest.fixture
@@ -88,6 +108,20 @@ async def test_closing_does_not_wait_for_a_hanging_library(
                     async with asyncio.timeout(0.05), open_pkcs11(softhsm.uri(token, "rsa")):
                         pytest.fail("opened, while the library hangs")
         assert await kms.unwrap(wrap, {}) == KEY
+
+
+def test_a_process_ends_though_the_library_hangs(softhsm: Any, token: Any) -> None:
+    """A broker whose HSM never answers can still be stopped: nothing waits for the thread in the library."""
+    command = [sys.executable, "-c", HANGING_PROCESS, softhsm.uri(token, "rsa")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        with softhsm.hanging(token):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "unavailable\n"
+            assert process.wait(60) == 0
 
 
 async def test_a_thousand_calls_at_a_time_do_not_mix(softhsm: Any, token: Any) -> None:
