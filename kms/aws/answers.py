@@ -22,7 +22,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from kms.aws.http import RefusedAnswer
+from kms.aws.http import ANSWER_BYTES_MAX, Oversized, Redirected
 from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError, Unavailable
 
 _TRY_LATER = "the same call may succeed later"
@@ -81,6 +81,19 @@ _ANSWERS: Mapping[str, tuple[type[KmsError], str]] = {
     "InvalidKeyUsageException": (BadKey, "take a key with the usage ENCRYPT_DECRYPT"),
     "InvalidArnException": (BadKey, "its ARN is wrong"),
 }
+_CREDENTIALS_SILENT = "the source of its credentials does not answer; check the instance role or web identity"
+_FAILURES: tuple[tuple[type[Exception], type[KmsError], str], ...] = (
+    (Oversized, Corrupt, f"its answer has more than {ANSWER_BYTES_MAX} bytes; check the option endpoint"),
+    (Redirected, Denied, "it answered with a redirect (HTTP {cause}), and none is followed; check the option endpoint"),
+    (SSLError, Unavailable, "its TLS certificate is not trusted; give the CA in AWS_CA_BUNDLE, or mend the endpoint"),
+    (
+        NoCredentialsError,
+        Denied,
+        "the SDK found no credentials; give the broker a role, a profile or AWS_ACCESS_KEY_ID",
+    ),
+    (CredentialRetrievalError, Unavailable, _CREDENTIALS_SILENT),
+    (MetadataRetrievalError, Unavailable, _CREDENTIALS_SILENT),
+)
 
 
 @contextmanager
@@ -114,15 +127,10 @@ def _of_answer(error: Any) -> KmsError:
 
 def _of_silence(error: Exception) -> KmsError:
     """What it means that there was no answer, or none that the SDK could read."""
-    cause = error.kwargs.get("error") if isinstance(error, BotoCoreError) else error
-    if isinstance(cause, RefusedAnswer):
-        return Denied(f"{cause}; check the option endpoint and what stands between")
-    if isinstance(error, SSLError):
-        return Unavailable("its TLS certificate is not trusted; give the CA in AWS_CA_BUNDLE, or mend the endpoint")
-    if isinstance(error, NoCredentialsError):
-        return Denied("the SDK found no credentials; give the broker a role, a profile or AWS_ACCESS_KEY_ID")
-    if isinstance(error, CredentialRetrievalError | MetadataRetrievalError):
-        return Unavailable("the source of its credentials does not answer; check the instance role or web identity")
+    cause = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
+    for failure, kind, text in _FAILURES:
+        if isinstance(error, failure) or isinstance(cause, failure):
+            return kind(text.format(cause=cause))
     if isinstance(error, ConnectionError | HTTPClientError) and _is_of_the_network(error, cause):
         return Unavailable(f"no answer ({type(cause or error).__name__}); check the network and the endpoint")
     return Denied(f"the SDK could not read its answer ({type(error).__name__}); check the option endpoint")

@@ -12,8 +12,12 @@ ANSWER_BYTES_MAX = 65_536
 """Largest body that is read; the largest honest one (DescribeKey of a key in every region) has a tenth of it."""
 
 
-class RefusedAnswer(Exception):
-    """An HTTP answer that is not taken. Its text says why, and goes into the error that people see."""
+class Oversized(Exception):
+    """An answer has more bytes than are read."""
+
+
+class Redirected(Exception):
+    """An answer is a redirect. Its text is the HTTP status."""
 
 
 class _BoundedResponse(aiohttp.ClientResponse):
@@ -23,7 +27,7 @@ class _BoundedResponse(aiohttp.ClientResponse):
             whole += chunk
             if len(whole) > ANSWER_BYTES_MAX:
                 self.close()
-                raise RefusedAnswer(f"its answer has more than {ANSWER_BYTES_MAX} bytes")
+                raise Oversized
         return bytes(whole)
 
 
@@ -32,7 +36,7 @@ async def _stay(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     response = await handler(request)
     if 300 <= response.status < 400:
         response.close()
-        raise RefusedAnswer(f"it answered with a redirect (HTTP {response.status}), and none is followed")
+        raise Redirected(response.status)
     return response
 
 
