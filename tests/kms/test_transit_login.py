@@ -187,23 +187,26 @@ async def test_calls_share_one_login_after_a_revocation(transit_key: Any) -> Non
         assert len(bao.accessors() - before) == 1
 
 
-async def test_a_login_outlives_the_call_that_asked_for_it(transit_key: Any) -> None:
-    """A cancelled call takes nothing away from the others that wait for the same login."""
-    bao = transit_key.bao
-    uri = transit_key.approle_uri()
-    before = bao.accessors()
-    async with open_transit(uri) as kms:
-        wrap = await kms.wrap(KEY, CONTEXT)
-        (accessor,) = bao.accessors() - before
-        bao.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+async def test_a_login_outlives_the_call_that_asked_for_it(transit_key: Any, standin: Any, tmp_path: Path) -> None:
+    """A call that is cancelled while it waits for a login takes it away neither from others nor from later ones."""
+    auth = {"client_token": "s.one", "lease_duration": 60, "policies": ["default"]}
+    standin.reply("auth/approle/login", 200, {"auth": auth})
+    standin.reply("auth/token/lookup-self", 200, {"data": {"ttl": 60}})
+    secret_id = transit_key.file("secret-id", "an-id")
+    async with open_transit(standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}") as kms:
+        standin.reply("auth/token/lookup-self", 403)
+        asked, release = standin.hold("auth/approle/login")
+        standin.reply("auth/approle/login", 200, {"auth": {**auth, "client_token": "s.two"}})
         async with asyncio.TaskGroup() as tasks:
-            calls = [tasks.create_task(kms.unwrap(wrap, CONTEXT)) for _ in range(8)]
-            for number, call in enumerate(calls[:7]):
-                for _ in range(number * 3):
-                    await asyncio.sleep(0)
-                call.cancel()
-        assert calls[7].result() == KEY
-        assert await kms.unwrap(wrap, CONTEXT) == KEY
+            first, second = (tasks.create_task(kms.wrap(KEY, CONTEXT)) for _ in range(2))
+            await asked.wait()
+            first.cancel()
+            await asyncio.wait([first])
+            standin.reply("transit/encrypt/tokens", 200, {"data": {"ciphertext": "vault:v1:QUJD"}})
+            release.set()
+        assert first.cancelled()
+        assert second.result().blob == b"vault:v1:QUJD"
+    assert [path for _, path, _ in standin.requests].count("/v1/auth/approle/login") == 2
 
 
 async def test_a_refusal_by_policy_makes_no_login(transit_key: Any) -> None:
@@ -261,6 +264,22 @@ async def test_a_login_is_repeated_when_its_token_can_be_renewed_no_more(transit
         wrap = await kms.wrap(KEY, CONTEXT)
         await _eventually(lambda: bool(bao.accessors() - before - {first}))
         assert await kms.unwrap(wrap, CONTEXT) == KEY
+
+
+async def test_a_renewal_that_is_cut_short_is_followed_by_a_login(
+    transit_key: Any, standin: Any, tmp_path: Path
+) -> None:
+    """The login comes while the token has time left, and not after renewals that each give less."""
+    auth = {"client_token": "s.x", "lease_duration": 2, "renewable": True, "policies": ["default"]}
+    standin.reply("auth/approle/login", 200, {"auth": auth})
+    standin.reply("auth/token/lookup-self", 200, {"data": {"ttl": 60}})
+    standin.reply("auth/token/renew-self", 200, {"auth": {**auth, "lease_duration": 1}})
+    secret_id = transit_key.file("secret-id", "an-id")
+    async with open_transit(standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}"):
+        asked, release = standin.hold("auth/approle/login")
+        await asked.wait()
+        release.set()
+    assert [path for _, path, _ in standin.requests].count("/v1/auth/token/renew-self") == 1
 
 
 async def test_a_renewable_token_of_a_file_is_renewed(transit_key: Any) -> None:

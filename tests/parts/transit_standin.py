@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +20,17 @@ class Standin:
         self.url = ""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._replies: dict[str, Reply] = {}
+        self._held: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
 
     def reply(self, path: str, status: int, body: object = b"", **headers: str) -> None:
         """Answer /v1/`path`… like this from now on; a body that is not bytes is sent as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self._replies[f"/v1/{path}"] = (status, content, headers)
+
+    def hold(self, path: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Answer exactly /v1/`path` only when the second event is set; the first one says that somebody asked."""
+        self._held[f"/v1/{path}"] = asked, release = asyncio.Event(), asyncio.Event()
+        return asked, release
 
     def uri(self, folder: Path) -> str:
         """The URI of a key at this server, with a token in a file of `folder`."""
@@ -36,6 +43,10 @@ class Standin:
         """The reply that fits."""
         self.requests.append((request.method, request.path, dict(request.headers)))
         await request.read()
+        if request.path in self._held:
+            asked, release = self._held[request.path]
+            asked.set()
+            await release.wait()
         fitting = [path for path in self._replies if request.path.startswith(path)]
         if not fitting:
             return web.json_response({"errors": ["permission denied"]}, status=403)
