@@ -19,7 +19,7 @@ demo: $(STAMP)             ## the whole story, narrated, on a temporary broker
 	$(BIN)/tokenbroker demo
 
 debian:                    ## real parts for the tests from Debian; where they cannot be installed, says what is left out
-	@missing=; for each in $(DEBIAN); do dpkg -s $$each >/dev/null 2>&1 || missing="$$missing $$each"; done; \
+	@missing=; for each in $(DEBIAN); do dpkg -s $$each 2>/dev/null | grep -q "ok installed" || missing="$$missing $$each"; done; \
 	install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing; }; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \

@@ -9,6 +9,7 @@ from typing import Any
 import pkcs11
 import pytest
 
+from kms.binding import bind
 from kms.errors import Corrupt, Denied, Disabled, Unavailable
 from kms.pkcs11 import open_pkcs11
 from kms.port import Wrap
@@ -162,16 +163,24 @@ async def test_a_token_that_disappears_is_unavailable(softhsm: Any, token: Any) 
 
 @pytest.mark.parametrize("label", ["rsa", "aes"])
 async def test_a_damaged_blob_does_not_cost_the_session(softhsm: Any, token: Any, label: str) -> None:
-    """SoftHSM answers a wrong blob with CKR_GENERAL_ERROR: a round trip shows that the token is well, so it is Corrupt.
-
-    A blob that somebody made with the public key would open here; the MAC of its row is what stops it.
-    """
+    """SoftHSM answers a wrong blob with CKR_GENERAL_ERROR: a round trip shows that the token is well, so it is Corrupt."""
     async with open_pkcs11(softhsm.uri(token, label)) as kms:
         wrap = await kms.wrap(KEY, CONTEXT)
         for blob in (bytes(len(wrap.blob)), b"\xff" * len(wrap.blob), wrap.blob[::-1]):
             with pytest.raises(Corrupt, match="not this blob"):
                 await kms.unwrap(Wrap(key_version="", blob=blob), CONTEXT)
         assert await kms.unwrap(wrap, CONTEXT) == KEY
+
+
+async def test_a_blob_made_with_the_public_key_opens_here(softhsm: Any, token: Any) -> None:
+    """An RSA key cannot tell who wrapped: it opens a forged wrap, and the MAC of its row is what stops it."""
+    async with open_pkcs11(softhsm.uri(token, "rsa")) as kms:
+        found = pkcs11.lib(str(softhsm.module.resolve())).get_token(token_serial=token.serial.encode())
+        with found.open() as session:
+            public = session.get_key(pkcs11.ObjectClass.PUBLIC_KEY, label="rsa")
+            sha1 = (pkcs11.Mechanism.SHA_1, pkcs11.MGF.SHA1, None)
+            forged = public.encrypt(bind(KEY, CONTEXT), mechanism=pkcs11.Mechanism.RSA_PKCS_OAEP, mechanism_param=sha1)
+        assert await kms.unwrap(Wrap(key_version="", blob=forged), CONTEXT) == KEY
 
 
 def private_keys(softhsm: Any, token: Any) -> int:
