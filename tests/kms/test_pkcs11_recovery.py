@@ -163,7 +163,7 @@ async def test_a_token_that_disappears_is_unavailable(softhsm: Any, token: Any) 
 
 @pytest.mark.parametrize("label", ["rsa", "aes"])
 async def test_a_damaged_blob_does_not_cost_the_session(softhsm: Any, token: Any, label: str) -> None:
-    """SoftHSM answers a wrong blob with CKR_GENERAL_ERROR: a round trip shows that the token is well, so it is Corrupt."""
+    """SoftHSM calls a wrong blob CKR_GENERAL_ERROR: a round trip shows that the token is well, so it is Corrupt."""
     async with open_pkcs11(softhsm.uri(token, label)) as kms:
         wrap = await kms.wrap(KEY, CONTEXT)
         for blob in (bytes(len(wrap.blob)), b"\xff" * len(wrap.blob), wrap.blob[::-1]):
