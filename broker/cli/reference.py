@@ -14,8 +14,8 @@ _COLUMNS = 100
 _HEAD = """\
 # The commands of `tokenbroker`
 
-What `--help` says of each command. `init`, `serve`, `doctor`, `restore`, `demo`, `audit verify DIR` and `audit check`
-work on this machine; all others speak to a running broker over HTTP.
+What `--help` says of each command. `init`, `serve`, `doctor`, `restore`, `recovery`, `demo`, `audit verify DIR` and
+`audit check` work on this machine; all others speak to a running broker over HTTP.
 
 - **Where**: `--url`, else `TOKENBROKER_URL`, else the profile's `url`, else `http://127.0.0.1:8420`. Plain HTTP to
   another machine is refused unless `TOKENBROKER_INSECURE_PLAINTEXT=1`.
