@@ -21,6 +21,7 @@ SEGMENTS_MAX = 8
 
 _OPTIONS = ("token_file", "role_id", "secret_id_file", "approle_mount", "namespace", "ca_file", "worker_role")
 _URL = re.compile(r"(https?)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})/(.+)", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 # No dot segments, no percent signs: what stands here goes into paths as it is, and can lead nowhere else.
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ROLE_ID = re.compile(r"[!-~]{1,512}", re.ASCII)
@@ -61,6 +62,8 @@ def parse_uri(uri: str) -> TransitUri:
             " named by token_file"
         )
     protocol, host, port = match[1], match[2], int(match[3])
+    if not _is_host(host):
+        raise BadKey(f"{host} is neither the name nor the address of a host")
     if not 1 <= port <= 65535:
         raise BadKey(f"the port {port} is not between 1 and 65535")
     if protocol == "http" and not _loopback(host):
@@ -92,6 +95,15 @@ def _check_login(options: Mapping[str, str]) -> None:
         raise BadKey("approle_mount says where role_id logs in; give both, or neither")
     if "role_id" in options and _ROLE_ID.fullmatch(options["role_id"]) is None:
         raise BadKey("role_id is 1 to 512 printable ASCII characters without spaces")
+
+
+def _is_host(host: str) -> bool:
+    if not host.startswith("["):
+        return all(_LABEL.fullmatch(label) for label in host.split("."))
+    try:
+        return ip_address(host.strip("[]")).version == 6
+    except ValueError:
+        return False
 
 
 def _loopback(host: str) -> bool:

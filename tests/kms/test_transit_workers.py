@@ -122,6 +122,19 @@ async def test_a_workers_token_is_made_once_and_revoked_at_the_end(transit_key: 
     assert bao.accessors() == before
 
 
+async def test_closing_waits_for_no_server(standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer when tokens are to be revoked holds nobody up for long; they end by themselves."""
+    monkeypatch.setattr("kms.transit.workers.REVOKE_S", 0.1)
+    made = {"client_token": "s.w", "accessor": "a", "lease_duration": 300, "policies": ["tokenbroker-worker-ci-1"]}
+    standin.reply("auth/token/create/workers", 200, {"auth": made})
+    async with open_transit(standin.uri(tmp_path) + "&worker_role=workers") as kms:
+        with pytest.raises(Denied):
+            await kms.unwrap(Wrap(key_version="", blob=b"vault:v1:QUJD"), {}, Caller(worker="ci-1", groups=()))
+        asked, release = standin.hold("auth/token/revoke-accessor")
+    assert asked.is_set()
+    release.set()
+
+
 async def test_a_refused_worker_costs_one_token(transit_key: Any, uri: str) -> None:
     """A worker that asks again and again makes the server make no more tokens."""
     bao = transit_key.bao
@@ -143,6 +156,37 @@ async def test_a_workers_token_that_was_revoked_is_replaced(transit_key: Any, ur
         (accessor,) = bao.accessors() - before
         bao.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
         assert await kms.unwrap(wrap, CONTEXT, caller) == KEY
+
+
+async def test_a_token_that_served_again_after_a_refusal_is_replaced_as_any_other(
+    transit_key: Any, uri: str, caller: Caller
+) -> None:
+    """That its worker was once refused is forgotten when it is served."""
+    bao, policy = transit_key.bao, f"tokenbroker-worker-{caller.worker}"
+    async with open_transit(uri) as kms:
+        wrap = await kms.wrap(KEY, CONTEXT)
+        bao.drop_policy(policy)
+        before = bao.accessors()
+        assert await _refused(kms, wrap, caller)
+        allow(transit_key, policy)
+        assert await kms.unwrap(wrap, CONTEXT, caller) == KEY
+        (accessor,) = bao.accessors() - before
+        bao.ask("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        assert await kms.unwrap(wrap, CONTEXT, caller) == KEY
+
+
+async def test_a_token_near_its_end_is_not_used(
+    transit_key: Any, uri: str, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's token is replaced while it still lives, so that no call meets its end."""
+    monkeypatch.setattr("kms.transit.workers._USED_UP", 0.0)
+    bao = transit_key.bao
+    async with open_transit(uri) as kms:
+        wrap = await kms.wrap(KEY, CONTEXT)
+        before = bao.accessors()
+        for _ in range(2):
+            assert await kms.unwrap(wrap, CONTEXT, caller) == KEY
+        assert len(bao.accessors() - before) == 2
 
 
 async def test_the_least_used_token_is_forgotten_beyond_the_bound(
