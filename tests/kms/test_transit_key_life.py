@@ -147,11 +147,14 @@ async def test_a_key_of_the_wrong_kind_that_cannot_be_read_is_denied(
 async def test_every_type_that_binds_a_context_serves(
     bao: Any, bao_servers: ModuleType, tmp_path: Path, kind: str
 ) -> None:
-    """The types that the how-to names wrap and unwrap."""
+    """The types that the how-to names wrap and unwrap, and another context opens nothing."""
     key = bao_servers.TransitKey(bao=bao, folder=tmp_path, type=kind)
     async with open_transit(key.uri()) as kms:
         await kms.check()
         assert kind in (await kms.describe()).state
+        wrap = await kms.wrap(KEY, CONTEXT)
+        with pytest.raises(Corrupt):
+            await kms.unwrap(wrap, {"keyring": "another"})
 
 
 async def test_a_key_that_cannot_be_read_serves_with_a_warning(transit_key: Any) -> None:
