@@ -44,8 +44,8 @@ async def open_aws(uri: str) -> AsyncIterator[Kms]:
     with naming(uri.partition("?")[0]):
         where = parse_uri(uri)
     for library in ("botocore", "aiobotocore"):
-        # At DEBUG they log whole requests and answers, and those hold keys.
-        logging.getLogger(library).setLevel(logging.INFO)
+        # At DEBUG they log whole requests and answers, and those hold keys; at INFO, what nobody asked.
+        logging.getLogger(library).setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
         with naming(uri), translating():
             session = AioSession()

@@ -169,6 +169,16 @@ async def test_a_call_that_is_given_up_harms_no_other(aws: Any, aws_standin: Any
     await kms.check()
 
 
+async def test_an_opening_that_is_given_up_leaves_nothing(aws: Any, aws_standin: Any) -> None:
+    """A key whose opening is cancelled closes what it had opened, and opens the next time."""
+    aws.next(aws_standin.waits)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), open_aws(aws.uri(aws.key)):
+            pass
+    async with open_aws(aws.uri(aws.key)) as kms:
+        await kms.check()
+
+
 async def test_nobody_there_is_unavailable(aws: Any) -> None:
     """Opening a key where nothing listens is Unavailable."""
     with socket.socket() as probe:

@@ -113,6 +113,20 @@ async def test_a_session_that_ended_early_is_replaced_once(aws: Any, kms: Kms) -
     assert aws.operations().count("AssumeRole") == 3
 
 
+async def test_a_cancelled_worker_leaves_the_others_theirs(kms: Kms) -> None:
+    """Cancelling a worker's call, at whatever point, leaves the key usable, for him and for nobody else."""
+    wrap = await kms.wrap(KEY, CONTEXT)
+    for steps in range(12):
+        async with asyncio.TaskGroup() as group:
+            call = group.create_task(kms.unwrap(wrap, CONTEXT, CI))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            call.cancel()
+        assert await kms.unwrap(wrap, CONTEXT, CI) == KEY
+        with pytest.raises(Denied):
+            await kms.unwrap(wrap, CONTEXT, Caller(worker="stranger", groups=()))
+
+
 async def test_sessions_are_replaced_before_they_end(aws: Any, aws_standin: Any, sts: Any) -> None:
     """A session is used until two minutes before its end."""
     now = 1000.0
