@@ -207,6 +207,15 @@ async def test_a_root_token_is_warned_of(transit_key: Any) -> None:
         assert ROOT in (await kms.describe()).warnings
 
 
+async def test_a_token_without_end_is_warned_of(standin: Any, tmp_path: Path) -> None:
+    """A token that never ends is as good to a thief as to the broker; a server that tells nothing else still serves."""
+    standin.reply("auth/token/lookup-self", 200, {"data": {"ttl": 0, "expire_time": None, "policies": ["x"]}})
+    async with open_transit(standin.uri(tmp_path)) as kms:
+        description = await kms.describe()
+    assert description.warnings == (NOT_ENCRYPTED, UNREAD, ENDLESS)
+    assert "tells nothing of itself" in description.state
+
+
 async def test_a_policy_that_makes_keys_is_warned_of(transit_key: Any) -> None:
     """With create on encrypt, a deleted key would come back as another one under the same name."""
     path = f"{transit_key.mount}/encrypt/{transit_key.key}"
