@@ -36,18 +36,25 @@ def worker_key(number: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes((number + 1).to_bytes(32, "big"))
 
 
-async def fill(folder: Path, *, tokens: int, workers: int, leases: int = 0) -> Path:
-    """Make a broker in `folder`; returns its configuration file. The grant lets every worker lease `bench/**`."""
+async def fill(
+    folder: Path, *, tokens: int, workers: int, leases: int = 0, keyrings: int = 0, soft_ttl: str = "300s"
+) -> Path:
+    """Make a broker in `folder`; returns its configuration file. The grant lets every worker lease `bench/**`.
+
+    keyrings: so many, with this soft TTL, between which the tokens are dealt out; 0: all are in the default one.
+    """
     layout = layout_of(data_dir=folder, config=None)
     await initialise(layout, own_config=False, passphrase_file=None, new_credential=False, clock=SystemClock())
     with layout.config.open("a") as config:
         config.write('\n[leases]\nper_session = 100000\n\n[log]\nlevel = "error"\n')
+        names = [f"bench-{number}" for number in range(keyrings)]
+        config.writelines(f'\n[keyrings.{name}]\ncache_soft_ttl = "{soft_ttl}"\n' for name in names)
     async with open_broker(load_settings(layout.config)) as broker:
         now = broker.clock.now()
         await broker.authority.commit([], inserts=[_grant(now)])
         for part in _chunks([_worker(number, now) for number in range(workers)]):
             await broker.authority.commit([], inserts=part)
-        await _seal(broker, tokens, now)
+        await _seal(broker, tokens, now, names or [DEFAULT_KEYRING])
         for part in _chunks(list(_leases(leases, tokens, now))):
             await broker.storage.commit(Commit(inserts=part))
     return layout.config
@@ -87,7 +94,7 @@ def _worker(number: int, now: datetime) -> WorkerRecord:
     )
 
 
-async def _seal(broker: Broker, tokens: int, now: datetime) -> None:
+async def _seal(broker: Broker, tokens: int, now: datetime, keyrings: Sequence[str]) -> None:
     keys = KeyAdmin(authority=broker.authority, vault=broker.vault, clock=broker.clock)
     sealer = Sealer(authority=broker.authority, vault=broker.vault, keys=keys, clock=broker.clock)
     for numbers in _chunks(range(tokens)):
@@ -95,7 +102,8 @@ async def _seal(broker: Broker, tokens: int, now: datetime) -> None:
         for number in numbers:
             name = f"bench/t{number}"
             value = os.urandom(VALUE_BYTES // 2).hex().encode()
-            sealed = await sealer.seal(token=name, version=1, keyring=DEFAULT_KEYRING, value=value)
+            keyring = keyrings[number % len(keyrings)]
+            sealed, _ = await sealer.seal(token=name, version=1, keyring=keyring, value=value)
             rows.append(
                 VersionRecord(
                     token=name,
@@ -113,7 +121,7 @@ async def _seal(broker: Broker, tokens: int, now: datetime) -> None:
             rows.append(
                 TokenRecord(
                     name=name,
-                    keyring=DEFAULT_KEYRING,
+                    keyring=keyring,
                     labels={},
                     disabled=False,
                     current=1,

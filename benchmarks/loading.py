@@ -26,6 +26,14 @@ class Shape:
         return self.connections * self.requests
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """seconds: from the first request to the last answer. p99_s: of the answers; exact with one request in flight."""
+
+    seconds: float
+    p99_s: float
+
+
 class Load:
     """A connected load process. `round` runs its requests once."""
 
@@ -33,12 +41,13 @@ class Load:
         self._process = process
         self._line()
 
-    def round(self) -> float:
-        """Send everything once; the seconds it took."""
+    def round(self) -> Round:
+        """Send everything once."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        return float(self._line())
+        seconds, p99_s = self._line().split()
+        return Round(seconds=float(seconds), p99_s=float(p99_s))
 
     def _line(self) -> str:
         assert self._process.stdout is not None
