@@ -123,7 +123,10 @@ def _context(cluster_id: str) -> dict[str, str]:
 def _why_not(record: RootRecord, failures: Sequence[KmsError], expected_cluster_id: str) -> str:
     if not failures:
         wrapped_by = ", ".join(wrap.kms_key for wrap in record.wraps) or "none"
-        return f"no key in kms.keys has wrapped the root key; name one of those that have: {wrapped_by}"
+        return (
+            f"no key in kms.keys has wrapped the root key; name one of those that have: {wrapped_by}. A recovery key "
+            "opens with its private half only (docs/howto/break-glass.md)"
+        )
     said = "; ".join(str(failure) for failure in failures)
     if all(isinstance(failure, Corrupt) for failure in failures):
         return (

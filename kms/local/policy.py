@@ -46,13 +46,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return if the key may be used for this context and, where one is given, this caller. Raises Denied."""
         keyring = context.get("keyring")
         if self.keyrings is not None and keyring not in self.keyrings:
-            raise Denied(NO_KEYRING if keyring is None else f"the key's policy does not serve keyring {keyring!r}")
+            raise Denied(_unserved(keyring))
         if caller is None:
             return
         if keyring is None:
             raise Denied(NO_KEYRING)
         if not any(rule.covers(caller, keyring) for rule in self.allow):
             raise Denied(f"the key's policy does not allow worker {caller.worker!r} for keyring {keyring!r}")
+
+
+def _unserved(keyring: str | None) -> str:
+    if keyring is None:
+        return NO_KEYRING
+    if not keyring:
+        return 'the key\'s policy does not serve the root key: put "" beside the other names in its keyrings'
+    return f"the key's policy does not serve keyring {keyring!r}"
 
 
 def admit(policy: Policy | None, context: Mapping[str, str], caller: Caller | None) -> None:
