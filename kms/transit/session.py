@@ -74,10 +74,12 @@ class Session:
 
     async def _instead_of(self, refused: Login) -> Login | None:
         """Another login, if `refused` is stale and there is another; else None."""
+        replaced = self._login is not None and self._login.token != refused.token
+        if not replaced and not await self._stale(refused):
+            return None
+        # Asking took time, in which another call may have logged in.
         if self._login is not None and self._login.token != refused.token:
             return self._login
-        if not await self._stale(refused):
-            return None
         fresh = await self._log_in()
         return fresh if fresh.token != refused.token else None
 

@@ -209,6 +209,30 @@ async def test_a_login_outlives_the_call_that_asked_for_it(transit_key: Any, sta
     assert [path for _, path, _ in standin.requests].count("/v1/auth/approle/login") == 2
 
 
+async def test_a_call_that_learns_late_of_its_stale_token_takes_the_login_of_another(
+    transit_key: Any, standin: Any, tmp_path: Path
+) -> None:
+    """While a call asks about its token, another one has logged in: that login serves both."""
+    auth = {"client_token": "s.one", "lease_duration": 60, "policies": ["default"]}
+    standin.reply("auth/approle/login", 200, {"auth": auth})
+    standin.reply("auth/token/lookup-self", 200, {"data": {"ttl": 60}})
+    secret_id = transit_key.file("secret-id", "an-id")
+    async with open_transit(standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}") as kms:
+        standin.reply("auth/token/lookup-self", 403)
+        standin.reply("auth/approle/login", 200, {"auth": {**auth, "client_token": "s.two"}})
+        asked, release = standin.hold("auth/token/lookup-self")
+        async with asyncio.TaskGroup() as tasks:
+            late = tasks.create_task(kms.wrap(KEY, CONTEXT))
+            await asked.wait()
+            standin.hold_no_more("auth/token/lookup-self")
+            with pytest.raises(Denied):
+                await kms.wrap(KEY, CONTEXT)
+            standin.reply("transit/encrypt/tokens", 200, {"data": {"ciphertext": "vault:v1:QUJD"}})
+            release.set()
+        assert late.result().blob == b"vault:v1:QUJD"
+    assert [path for _, path, _ in standin.requests].count("/v1/auth/approle/login") == 2
+
+
 async def test_a_refusal_by_policy_makes_no_login(transit_key: Any) -> None:
     """A token that lives and may not is Denied at once, naming the path to allow."""
     bao = transit_key.bao

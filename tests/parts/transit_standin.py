@@ -32,6 +32,10 @@ class Standin:
         self._held[f"/v1/{path}"] = asked, release = asyncio.Event(), asyncio.Event()
         return asked, release
 
+    def hold_no_more(self, path: str) -> None:
+        """Answer whoever asks from now on; who waits goes on waiting for the event."""
+        del self._held[f"/v1/{path}"]
+
     def uri(self, folder: Path) -> str:
         """The URI of a key at this server, with a token in a file of `folder`."""
         token = folder / "standin-token"
