@@ -94,7 +94,7 @@ class Session:
         if self._flight is None:
             if self._failed is not None and _now() < self._failed[1]:
                 raise _again(self._failed[0])
-            if self._closed or self._keeper is None:
+            if self._closed:
                 raise Unavailable("the key is closed")
             self._flight = self._tasks.create_task(self._fly())
         flight = self._flight

@@ -263,10 +263,11 @@ async def test_a_token_without_the_default_policy_is_believed_for_a_while(transi
         assert bao.accessors() - before == made
 
 
-async def test_a_token_is_renewed_ahead_of_its_end(transit_key: Any) -> None:
+async def test_a_token_is_renewed_ahead_of_its_end(transit_key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody calls, and the token is renewed all the same, before it ends."""
+    monkeypatch.setattr("kms.transit.session.RENEW_AFTER", 0.01)
     bao = transit_key.bao
-    uri = transit_key.approle_uri(token_ttl="3s", token_max_ttl="1h")
+    uri = transit_key.approle_uri(token_ttl="30s", token_max_ttl="1h")
     before = bao.accessors()
     async with open_transit(uri) as kms:
         (made,) = _made(bao, before)
@@ -306,10 +307,11 @@ async def test_a_renewal_that_is_cut_short_is_followed_by_a_login(
     assert [path for _, path, _ in standin.requests].count("/v1/auth/token/renew-self") == 1
 
 
-async def test_a_renewable_token_of_a_file_is_renewed(transit_key: Any) -> None:
-    """A short token that was handed over stays alive, and is not revoked at the end: it is not ours."""
+async def test_a_renewable_token_of_a_file_is_renewed(transit_key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was handed over stays alive, and is not revoked at the end: it is not ours."""
+    monkeypatch.setattr("kms.transit.session.RENEW_AFTER", 0.01)
     bao = transit_key.bao
-    token = bao.token(transit_key.mount, period="3s")
+    token = bao.token(transit_key.mount, period="30s")
     async with open_transit(transit_key.uri(token_file=transit_key.file("token", token))):
         lookup = "auth/token/lookup"
         await _eventually(lambda: bool(bao.ask("POST", lookup, {"token": token})["data"].get("last_renewal")))

@@ -125,6 +125,7 @@ async def test_a_workers_token_is_made_once_and_revoked_at_the_end(transit_key: 
 async def test_closing_waits_for_no_server(standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer when tokens are to be revoked holds nobody up for long; they end by themselves."""
     monkeypatch.setattr("kms.transit.workers.REVOKE_S", 0.1)
+    monkeypatch.setattr("kms.transit.server.REQUEST_S", 1000)
     made = {"client_token": "s.w", "accessor": "a", "lease_duration": 300, "policies": ["tokenbroker-worker-ci-1"]}
     standin.reply("auth/token/create/workers", 200, {"auth": made})
     async with open_transit(standin.uri(tmp_path) + "&worker_role=workers") as kms:
