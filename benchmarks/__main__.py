@@ -1,4 +1,4 @@
-"""Answer every question and append the answers to benchmarks/RESULTS.md. `--quick`: under a minute, nothing written."""
+"""Answer every question and append the answers to benchmarks/RESULTS.md. `--quick`: about a minute, nothing written."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,29 @@ async def test_a_slow_kms_delays_nobody_else(open_house: Any, prepare: Any, welc
             outage.hold.set()
             assert {(await worker.answer(1000 + number))["value"] for number in range(50)} == {"s3cret"}
             assert outage.asked == asked + 1
+
+
+async def test_a_strict_keyring_serves_and_keeps_nothing(
+    config: Path, open_house: Any, prepare: Any, welcomed: Any, outage: Outage
+) -> None:
+    """Whoever waited for its data key is served by one call; within seconds it is wiped, and an outage is felt."""
+    with config.open("a") as file:
+        file.write("\n[keyrings.strict]\nstrict = true\n")
+    async with open_house(kms=outage.around) as house:
+        await prepare(house)
+        await house.put("github/strict", b"now", keyring="strict")
+        async with welcomed(house) as worker:
+            house.broker.vault.flush()
+            outage.hold = asyncio.Event()
+            asked = outage.asked
+            for number in range(20):
+                await worker.send(type="lease", id=1000 + number, token="github/strict")
+            await house.until(lambda: outage.asked == asked + 1)
+            outage.hold.set()
+            assert {(await worker.answer(1000 + number))["value"] for number in range(20)} == {"now"}
+            await house.until(lambda: house.broker.vault.cached_keys() == 0, within_s=10)
+            outage.error = Unavailable("silent")
+            assert (await worker.ask("lease", token="github/strict"))["code"] == "unavailable"
 
 
 async def test_resuming_serves_what_it_can(open_house: Any, prepare: Any, welcomed: Any, outage: Outage) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.errors import StartRefused
+from broker.foundations import vault_settings
+from broker.settings import read_settings
 from broker.vault.errors import KeyUnavailable
 from broker.vault.settings import CachePolicy
 from kms.errors import Unavailable
@@ -98,6 +101,40 @@ async def test_the_age_of_what_serves_is_known(open_house: Any) -> None:
         assert house.vault.oldest_key_s() == 100
         house.vault.flush()
         assert house.vault.oldest_key_s() == 0
+
+
+KMS = {"cache_soft_ttl": "100s", "cache_hard_ttl": "1000s"}
+
+
+@pytest.mark.parametrize(
+    ("ring", "policy"),
+    [
+        pytest.param({}, CachePolicy(soft_ttl_s=100, hard_ttl_s=1000), id="that of kms"),
+        pytest.param({"cache_soft_ttl": "30s"}, CachePolicy(soft_ttl_s=30, hard_ttl_s=1000), id="a soft TTL"),
+        pytest.param({"cache_hard_ttl": "1h"}, CachePolicy(soft_ttl_s=100, hard_ttl_s=3600), id="a hard TTL"),
+        pytest.param({"strict": True}, CachePolicy(soft_ttl_s=100, hard_ttl_s=1000, strict=True), id="strict"),
+    ],
+)
+def test_what_a_keyring_leaves_out_is_as_for_all(ring: dict[str, Any], policy: CachePolicy) -> None:
+    """Each keyring has what its section says, and the rest of [kms]; a keyring without a section has all of that."""
+    settings = vault_settings(read_settings({"kms": KMS, "keyrings": {"payments": ring}}, {}, where="the test"))
+    assert settings.policy("payments") == policy
+    assert settings.policy("another") == CachePolicy(soft_ttl_s=100, hard_ttl_s=1000)
+
+
+@pytest.mark.parametrize(
+    ("ring", "why"),
+    [
+        pytest.param({"cache_hard_ttl": "100s"}, "keyring payments", id="wiped before it is proved again"),
+        pytest.param({"cache_soft_ttl": "2000s"}, "keyring payments", id="the same, from the other side"),
+        pytest.param({"cache_soft_ttl": "0s"}, "keyring payments", id="no soft TTL"),
+        pytest.param({"strict": True, "cache_hard_ttl": "1h"}, "strict keyring", id="strict with a TTL"),
+    ],
+)
+def test_policies_that_contradict_themselves_are_refused(ring: dict[str, Any], why: str) -> None:
+    """The broker does not start with them, and the message names the keyring or the contradiction."""
+    with pytest.raises(StartRefused, match=why):
+        vault_settings(read_settings({"kms": KMS, "keyrings": {"payments": ring}}, {}, where="the test"))
 
 
 async def beside(house: Any) -> Any:
