@@ -230,7 +230,9 @@ async def test_a_key_in_a_namespace_serves(bao: Any, bao_servers: ModuleType, tm
     uri = key.approle_uri()
     async with open_transit(uri) as kms:
         await kms.check()
-        assert (await kms.describe()).warnings == (NOT_ENCRYPTED,)
+        description = await kms.describe()
+    assert description.warnings == (NOT_ENCRYPTED,)
+    assert "2.7" in description.state
     with pytest.raises(Denied):
         async with open_transit(uri.replace(f"&namespace={key.namespace}", "")):
             pass
