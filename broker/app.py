@@ -93,6 +93,7 @@ class Broker:
             self.sessions.run(),
             self.housekeeping.run(),
             self.keyrings.run(),
+            self.reloading.run(),
             self.pins.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )

@@ -34,32 +34,30 @@ def named_keys(settings: Settings) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[KmsKeys]:
-    """Every KMS key that the configuration names, and room for those that come later; closed when the context ends.
+    """The KMS keys that the configuration names, and room for those that come later; closed when the context ends.
 
-    StartRefused: one cannot be opened. One that is open and does not answer, or refuses, is a warning in the log: the
-    others of its keyring serve.
+    One that does not answer, or refuses, is an error in the log and may be missing: the others of its keyring serve.
+    StartRefused: one is no KMS key, or none of kms.keys can be opened.
     """
     async with owning_kms_keys(open_kms) as keys:
-        try:
-            for uri in await keys.open(named_keys(settings)):
-                await _look_at(keys, uri)
-        except KmsError as error:
-            raise StartRefused(str(error)) from None
+        missing: dict[str, KmsError] = {}
+        for uri in named_keys(settings):
+            try:
+                await keys.open([uri])
+                warnings = (await keys[uri].describe()).warnings
+            except BadKey as error:
+                raise StartRefused(str(error)) from None
+            except KmsError as error:
+                missing[uri] = error
+                continue
+            for warning in warnings:
+                log.warning("kms", kms_key=uri, warning=warning)
+        for uri, failure in missing.items():
+            log.error("kms_does_not_open", kms_key=uri, error=str(failure))
+        if settings.kms.keys and missing.keys() >= set(settings.kms.keys):
+            raise StartRefused("; ".join(str(missing[uri]) for uri in settings.kms.keys))
         keys.defaults = settings.kms.keys
         yield keys
-
-
-async def _look_at(keys: KmsKeys, uri: str) -> None:
-    """Say what operators should know of a key. BadKey: it is no key at all."""
-    try:
-        description = await keys[uri].describe()
-    except BadKey:
-        raise
-    except KmsError as error:
-        log.warning("kms_does_not_answer", kms_key=uri, error=str(error))
-        return
-    for warning in description.warnings:
-        log.warning("kms", kms_key=uri, warning=warning)
 
 
 async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> Root:
@@ -75,7 +73,7 @@ async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> R
         raise StartRefused(str(error)) from None
     if record is None:
         raise StartRefused("the database holds no cluster yet; run `tokenbroker init` first")
-    kms = [keys[uri] for uri in settings.kms.keys]
+    kms = [keys[uri] for uri in settings.kms.keys if uri in keys]
     return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id, tell=_passed_over)
 
 
@@ -83,7 +81,11 @@ async def refuse_stranding(authority: Authority, keys: KmsKeys, settings: Settin
     """Return if, under this configuration, some KMS key opens each data key. StartRefused: what would not open."""
     try:
         stranded = await find_stranded(
-            authority.data_keys, kms_keys=_kms_keys(authority, settings), kms=keys, cluster_id=settings.cluster.id
+            authority.data_keys,
+            kms_keys=_kms_keys(authority, settings),
+            configured=named_keys(settings),
+            kms=keys,
+            cluster_id=settings.cluster.id,
         )
     except KmsError as error:
         raise StartRefused(

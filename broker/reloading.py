@@ -5,6 +5,7 @@ What every other section says holds from the next start on. Reading the file, an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
@@ -24,6 +25,8 @@ from storage.port import Storage
 
 log = structlog.get_logger()
 
+_AGAIN_S = 10.0
+"""How often a KMS key is tried that could not be opened at the start."""
 _KEYRINGS_AN_ENTRY = 256
 _URIS_AN_ENTRY = 8
 
@@ -49,9 +52,28 @@ class Reloading:
         self._vault = vault
         self._keyrings = keyrings
         self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Open KMS keys that did not answer at the start, once they do; until cancelled."""
+        while True:
+            await self._clock.sleep(_AGAIN_S)
+            async with self._turn:
+                for uri in named_keys(self._settings):
+                    if uri not in self._keys:
+                        await self._open_late(uri)
+
+    async def _open_late(self, uri: str) -> None:
+        try:
+            await self._keys.open([uri])
+        except KmsError as error:
+            log.warning("kms_does_not_open", kms_key=uri, error=str(error))
+        else:
+            self._vault.follow(vault_settings(self._settings))
+            log.info("kms_opens_again", kms_key=uri)
 
     async def apply(self, wanted: Settings) -> None:
-        """Put `kms.keys` and `keyrings` of `wanted` in force, and record that. Not to be called twice at a time.
+        """Put `kms.keys` and `keyrings` of `wanted` in force, and record that.
 
         New KMS keys are open and work before anything changes; those that nothing needs any more are closed when the
         calls to them are over. Leases are served meanwhile.
@@ -59,6 +81,10 @@ class Reloading:
         a bound is wrong. What storage and the vault raise: it could not be recorded. Whatever is raised, the
         configuration before stays in force.
         """
+        async with self._turn:
+            await self._apply(wanted)
+
+    async def _apply(self, wanted: Settings) -> None:
         before = self._settings
         kms = before.kms.model_copy(update={"keys": wanted.kms.keys})
         after = before.model_copy(update={"kms": kms, "keyrings": wanted.keyrings})

@@ -108,7 +108,7 @@ class DataKeyMint:
         missing = [uri for uri in kms_keys if uri not in self._gates]
         if missing or not kms_keys:
             which = ", ".join(missing) or "it names none"
-            raise NotFound(f"{whose} needs KMS keys that are not configured: {which}")
+            raise NotFound(f"{whose} needs KMS keys that are not configured, or not open: {which}")
         return [self._gates[uri] for uri in kms_keys]
 
     async def _wrapped(self, record: DataKeyRecord, key: bytes, kms_keys: Sequence[str]) -> DataKeyRecord:

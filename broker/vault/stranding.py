@@ -5,7 +5,7 @@ What is done about them is decided by whoever asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.vault.data_keys import is_committed, kms_context
@@ -39,25 +39,30 @@ async def find_stranded(
     data_keys: Iterable[DataKeyRecord],
     *,
     kms_keys: Callable[[str], Sequence[str]],
+    configured: Collection[str],
     kms: Mapping[str, Kms],
     cluster_id: str,
 ) -> tuple[Stranded, ...]:
     """Every keyring with data keys that would not open. kms_keys: those of a keyring, by its name.
 
-    A wrap that names an open KMS key is believed to open. Where a key would have to open what it made under another
-    name, it is asked to, once for each pair of names. Unavailable: it did not answer, so nobody knows.
+    configured: the KMS keys that the configuration names. kms: those of them that are open now.
+    A wrap that names a configured KMS key is believed to open. Where a key would have to open what it made under
+    another name, it is asked to, once for each pair of names, and believed while it is not open. Unavailable: it did
+    not answer, so nobody knows.
     """
     proved: dict[tuple[str, str], bool] = {}
     found: dict[str, list[DataKeyRecord]] = {}
     for record in data_keys:
         if record.state == "destroyed":
             continue
-        uris = [uri for uri in kms_keys(record.keyring) if uri in kms and not wraps_only(kms[uri])]
+        uris = [uri for uri in kms_keys(record.keyring) if uri in configured and not wraps_only(kms.get(uri))]
         for each in openings(record.wraps, uris):
+            if each.certain or each.kms_key not in kms:
+                break
             pair = (each.wrap.kms_key, each.kms_key)
-            if not each.certain and pair not in proved:
+            if pair not in proved:
                 proved[pair] = await _opens(kms[each.kms_key], each, record, cluster_id)
-            if each.certain or proved[pair]:
+            if proved[pair]:
                 break
         else:
             found.setdefault(record.keyring, []).append(record)

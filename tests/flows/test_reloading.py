@@ -273,3 +273,42 @@ def test_entries_stay_within_their_bound() -> None:
     assert [name for entry in entries for name in entry.keyrings] == names
     assert sum(len(entry.opened) for entry in entries) == 1000
     assert msgspec.json.encode(entries[0])
+
+
+async def test_a_kms_key_that_is_away_at_the_start_comes_in_later(
+    open_house: Any, prepare: Any, welcomed: Any, key: Any, clock: Any
+) -> None:
+    """A broker starts while one of its KMS keys is away, serves by the other, and opens it when it answers."""
+    second = key("second.key")
+    async with open_house() as house:
+        await prepare(house)
+        await reload(house, first(house), second)
+        await rewrap(house)
+        known = dict(house.workers)
+    away = True
+
+    def moody(opened: Any) -> Any:
+        if away and opened.uri == second:
+            raise Unavailable("no route to it", kms_key=second)
+        return opened
+
+    async with open_house(clock=clock, kms=moody) as house:
+        house.workers.update(known)
+        assert list(house.broker.kms) == [first(house)]
+        assert await leases(house, welcomed) == "s3cret"
+        away = False
+        await house.elapse(10)
+        await house.until(lambda: second in house.broker.kms)
+        rotated = await house.services.keys.rotate("default", actor="admin:root")
+        assert [wrap.kms_key for wrap in rotated.data_key.wraps] == [first(house), second]
+
+
+async def test_without_any_of_its_kms_keys_a_broker_does_not_start(open_house: Any) -> None:
+    """When none of kms.keys can be opened, the start is refused with what they said."""
+
+    def away(opened: Any) -> Any:
+        raise Unavailable("no route to it", kms_key=opened.uri)
+
+    with pytest.raises(StartRefused, match="no route to it"):
+        async with open_house(kms=away):
+            pass
