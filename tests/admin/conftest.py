@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -63,11 +64,41 @@ async def found(folder: Path, clock: FakeClock) -> Settings:
     )
 
 
+OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
+
+
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+def open_house(tmp_path: Path) -> OpenHouse:
+    """Opens the broker of one database as often as a test wants, each time with the KMS keys that it names."""
+
+    founded: list[Settings] = []
+
+    @asynccontextmanager
+    async def opened(*kms_keys: Path) -> AsyncIterator[House]:
+        clock = FakeClock()
+        if not founded:
+            founded.append(await found(tmp_path, clock))
+        told = founded[0]
+        for path in kms_keys:
+            if not path.exists():
+                create_key_file(path)
+        keys = tuple(f"local:{path}" for path in kms_keys) or told.kms.keys
+        told = told.model_copy(update={"kms": told.kms.model_copy(update={"keys": keys})})
+        async with _standing(told, clock, tmp_path) as house:
+            yield house
+
+    return opened
+
+
+@pytest.fixture
+async def house(open_house: OpenHouse) -> AsyncIterator[House]:
     """A founded broker with the keyring `default`."""
-    clock = FakeClock()
-    settings = await found(tmp_path, clock)
+    async with open_house() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _standing(settings: Settings, clock: FakeClock, tmp_path: Path) -> AsyncIterator[House]:
     async with open_broker(settings, clock=clock) as broker, asyncio.TaskGroup() as tasks:
         desk = tasks.create_task(broker.desk.run())
         services = make_services(
