@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, runtime_checkable
 
 from storage.table import Key, R, Record
 
@@ -193,4 +193,53 @@ class Backup(Protocol):
 
     async def backup(self, path: Path) -> None:
         """Write a consistent copy to `path` (mode 0600), which must not exist. Cut short, it leaves all or nothing."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """An optional power: several processes may serve one database at the same time, on machines of their own.
+
+    An adapter without it is used by one process, on the machine whose clock that process reads.
+    """
+
+    async def now(self) -> datetime:
+        """The database's instant while this call lasts: the clock that all who share it can compare theirs with."""
+        ...
+
+
+class Moment(Protocol):
+    """What a copy reads: a database that nobody writes to, or one moment of a database in use."""
+
+    async def select(self, kind: type[R], *, after: Key | None = None, limit: int = PAGE_MAX) -> Page[R]:
+        """One page in the order of the key, as `Storage.select`."""
+        ...
+
+    async def position(self) -> int:
+        """The feed's newest position at that moment."""
+        ...
+
+
+class Loading(Storage, Protocol):
+    """An optional power: a database while it is filled with the records of another one, exactly as they are there.
+
+    An adapter announces a function `(url: str, source: str) -> AbstractAsyncContextManager[Loading]` in the group
+    `tokenbroker.storage.loading`. It begins to fill an empty database; from then until `finish` has returned, whatever
+    happens, opening that database in any other way is `storage.errors.Unfinished`. If a fill was cut short, it goes on
+    with what was loaded where `source` is the text that it was begun with, and starts from nothing where it is not.
+    Refused: the database is not empty, and what it holds was not loaded.
+    """
+
+    async def load(self, records: Sequence[Record]) -> None:
+        """Insert records of one type as they are, at any revision, audit blocks with their numbers too; durable.
+
+        All of them or none. Conflict: a key exists. OutOfBounds: over `PAGE_MAX`, or as `commit` says.
+        """
+        ...
+
+    async def finish(self, position: int) -> None:
+        """Make it a database like any other, durable on return: open it anew to use it.
+
+        Its feed is empty and goes on behind `position`; each audit log goes on behind its last block.
+        """
         ...

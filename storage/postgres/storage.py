@@ -147,6 +147,11 @@ class PostgresStorage:
         ):
             pass
 
+    async def now(self) -> datetime:
+        """See `storage.port.Shared`."""
+        now: datetime = await self._connections.run(lambda each: each.fetchval("SELECT clock_timestamp()"))
+        return now
+
     async def check(self) -> Health:
         """See the port."""
         await self._connections.run(lambda each: each.execute("UPDATE tokenbroker.health SET checks = checks + 1"))

@@ -11,6 +11,7 @@ from storage.records.audit import AuditBlockRecord, AuditLogRecord, CheckpointRe
 from storage.records.grants import GrantRecord
 from storage.records.keys import DataKeyRecord, KeyringRecord, ManifestRecord, RootRecord, WrapRecord
 from storage.records.leases import LeaseRecord, SessionRecord
+from storage.records.replicas import ClaimRecord, ReplicaRecord
 from storage.records.tokens import TokenRecord, VersionRecord
 from storage.records.workers import EnrolmentRecord, WorkerKey, WorkerRecord
 from storage.table import Record
@@ -23,14 +24,16 @@ AUTHORITY: tuple[type[Record], ...] = (
     KeyringRecord,
     WorkerRecord,
 )
+AUDIT: tuple[type[Record], ...] = (AuditBlockRecord, AuditLogRecord, CheckpointRecord)
+"""Written once; of a log, `closed_at` is set when it ends. An adapter may refuse every other change of these."""
 ALL: tuple[type[Record], ...] = (
     *AUTHORITY,
-    AuditBlockRecord,
-    AuditLogRecord,
-    CheckpointRecord,
+    *AUDIT,
+    ClaimRecord,
     IdempotencyRecord,
     LeaseRecord,
     ManifestRecord,
+    ReplicaRecord,
     RootRecord,
     SessionRecord,
     TokenRecord,
@@ -39,11 +42,13 @@ ALL: tuple[type[Record], ...] = (
 
 __all__ = [
     "ALL",
+    "AUDIT",
     "AUTHORITY",
     "AdminRecord",
     "AuditBlockRecord",
     "AuditLogRecord",
     "CheckpointRecord",
+    "ClaimRecord",
     "DataKeyRecord",
     "EnrolmentRecord",
     "GrantRecord",
@@ -51,6 +56,7 @@ __all__ = [
     "KeyringRecord",
     "LeaseRecord",
     "ManifestRecord",
+    "ReplicaRecord",
     "RootRecord",
     "SessionRecord",
     "TokenRecord",

@@ -12,7 +12,7 @@ import asyncpg
 
 from storage.errors import NewerSchema, NotOurs
 
-MIGRATIONS = (("0001_records.sql", 1),)
+MIGRATIONS = (("0001_records.sql", 1), ("0002_replicas.sql", 1))
 """In order; the n-th makes schema version n. Beside each: the oldest schema version whose release works with it."""
 
 NEWEST = len(MIGRATIONS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from storage.sqlite.connection import APPLICATION_ID, schema_version
 
-MIGRATIONS = ("0001_records.sql",)
+MIGRATIONS = ("0001_records.sql", "0002_replicas.sql")
 """In order; the n-th makes schema version n."""
 
 NEWEST = len(MIGRATIONS)
