@@ -95,16 +95,18 @@ class Reloading:
             return
         bounds = vault_settings(after)
         fresh = await self._open(after)
+        rooted_elsewhere = after.kms.keys != before.kms.keys
         try:
-            await self._check(after, root=after.kms.keys != before.kms.keys)
+            await self._check(after, root=rooted_elsewhere)
         except BaseException:
             self._close(fresh)
             raise
         self._put_in_force(after)
         try:
             await self._keyrings.settle(tuple(self._entries(before, after)))
-            # A data key that was made meanwhile, for the configuration before, is in the books by now.
-            await self._check(after, root=False)
+            # What was made or wrapped meanwhile, for the configuration before, is on record by now; see
+            # `KeyAdmin.check_wraps` for what comes later.
+            await self._check(after, root=rooted_elsewhere)
         except BaseException:
             # What was opened stays open: the database may name it already, since a commit can land unconfirmed.
             self._put_in_force(before)

@@ -17,12 +17,12 @@ from broker.admin.plan import Plan, carry_out
 from broker.audit.entries import KeyChanged
 from broker.authority.authority import Authority
 from broker.clock import Clock
-from broker.errors import BadRequest, NotFound, Tampered
+from broker.errors import BadRequest, Conflict, NotFound, Tampered
 from broker.ids import random_id
 from broker.policy.errors import excerpt
 from broker.policy.names import parse_keyring_name
 from broker.vault.vault import FLUSHED, Vault
-from storage.records import DataKeyRecord, KeyringRecord
+from storage.records import DataKeyRecord, KeyringRecord, WrapRecord
 
 DEFAULT_KEYRING: Final = "default"
 """The keyring of tokens that name none; `init` makes it."""
@@ -105,6 +105,7 @@ class KeyAdmin:
 
         async def decide() -> Plan[KeyringRecord]:
             self._check_new(name)
+            self.check_wraps(keyring, data_key.wraps)
             return Plan(
                 result=keyring,
                 entries=(
@@ -130,6 +131,7 @@ class KeyAdmin:
             before = self.active(keyring)
             if from_data_key not in (None, before.id):
                 return Plan(result=Rotated(keyring=keyring, data_key=before), entries=())
+            self.check_wraps(keyring, data_key.wraps)
             after = msgspec.structs.replace(keyring, rev=keyring.rev + 1, active_data_key=data_key.id)
             opening = msgspec.structs.replace(before, rev=before.rev + 1, state="open")
             return Plan(
@@ -140,6 +142,14 @@ class KeyAdmin:
             )
 
         return await carry_out(self._authority, decide)
+
+    def check_wraps(self, keyring: KeyringRecord, wraps: Sequence[WrapRecord]) -> None:
+        """Return if these are wraps by the KMS keys that the keyring has now, when they are about to be committed.
+
+        Conflict: others are configured since they were made; what is committed then could be what nothing opens.
+        """
+        if {wrap.kms_key for wrap in wraps} != set(self._vault.kms_keys(keyring)):
+            raise Conflict(f"keyring {keyring.name}: its KMS keys changed meanwhile; do it again")
 
     async def flush(self, *, actor: str) -> None:
         """Wipe every unwrapped data key, here at once and on other replicas as they read of it in the feed.

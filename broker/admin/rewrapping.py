@@ -19,7 +19,7 @@ from broker.admin.stored import Stored
 from broker.audit.entries import KeyChanged
 from broker.authority.authority import Authority
 from broker.clock import Clock
-from broker.errors import BrokerError, Tampered
+from broker.errors import BrokerError, Conflict, Tampered
 from broker.vault.root import Root
 from broker.vault.vault import Vault
 from storage.records import DataKeyRecord, RootRecord, WrapRecord
@@ -130,6 +130,8 @@ class Rewrapper:
 
         async def decide() -> Plan[None]:
             record = await self.root_record()
+            if needs_rewrap(fresh.wraps, self._vault.kms_keys(None)):
+                raise Conflict("the root key: kms.keys changed meanwhile; do it again")
             after = msgspec.structs.replace(record, rev=record.rev + 1, wraps=fresh.wraps)
             return Plan(result=None, entries=(entry,), updates=(after,))
 
@@ -143,6 +145,7 @@ class Rewrapper:
             record: DataKeyRecord = self._keys.data_key(data_key)
             if record.state == "destroyed":
                 return Plan(result=None, entries=())
+            self._keys.check_wraps(self._keys.keyring(record.keyring), fresh.wraps)
             after = msgspec.structs.replace(record, rev=record.rev + 1, wraps=fresh.wraps, mac=b"")
             entry = self._entry(record.keyring, data_key, actor)
             return Plan(result=None, entries=(entry,), updates=(after,))

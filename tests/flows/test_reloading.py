@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.audit.entries import ConfigurationReloaded, KeyChanged
-from broker.errors import BrokerError, StartRefused
+from broker.errors import BrokerError, Conflict, StartRefused
 from broker.settings import Settings, load_settings
 from kms.errors import Unavailable
 from kms.local import State, create_key_file, set_state
@@ -256,6 +256,55 @@ async def test_a_moved_key_file_is_proved_before_it_is_believed(house: Any, key:
     assert await leases(house, welcomed) == "s3cret"
     with pytest.raises(StartRefused):
         await reload(house, key("stranger.key"))
+
+
+class Slow:
+    """A KMS key whose wraps wait, once they are told to."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.hold: asyncio.Event | None = None
+        self.reached = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def wrap(self, *arguments: Any) -> Any:
+        if self.hold is not None:
+            self.reached.set()
+            await self.hold.wait()
+        return await self._inner.wrap(*arguments)
+
+
+async def test_a_data_key_made_for_the_configuration_before_is_not_kept(
+    open_house: Any, prepare: Any, key: Any
+) -> None:
+    """A rotation that began before a reload and ends after it is refused: nothing might open what it made."""
+    slow: list[Slow] = []
+
+    def slowly(opened: Any) -> Any:
+        slow.append(Slow(opened))
+        return slow[-1]
+
+    async with open_house(kms=slowly) as house:
+        await prepare(house)
+        before = house.services.keys.keyring("default").active_data_key
+        slow[0].hold = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            rotating = group.create_task(outcome(house.services.keys.rotate("default", actor="admin:root")))
+            await slow[0].reached.wait()
+            await reload(house, first(house), key("second.key"))
+            slow[0].hold.set()
+        assert isinstance(rotating.result(), Conflict)
+        assert house.services.keys.keyring("default").active_data_key == before
+
+
+async def outcome(call: Any) -> Any:
+    """What the call gives, or the error that it raises."""
+    try:
+        return await call
+    except BrokerError as error:
+        return error
 
 
 def test_entries_stay_within_their_bound() -> None:
