@@ -58,7 +58,7 @@ class KmsCheck:
     async def __call__(self) -> State:
         """Unavailable: no KMS key opens."""
         known = await self._vault.probe(lately_s=LATELY_S)
-        unwell = {each.kms_key: each.last_error or "no answer" for each in known if not each.well(LATELY_S)}
+        unwell = {each.kms_key: each.last_error or "no answer" for each in known if not each.well()}
         self._tell(unwell)
         if len(unwell) == len(known):
             raise Unavailable("no KMS key answers, or all refuse")

@@ -6,6 +6,7 @@ Caching, and what an answer means for cached keys, do not live here.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,8 +29,7 @@ class KmsHealth:
     """One KMS key as this process knows it. answered_s_ago: None until it first answered.
 
     failures: unanswered calls in a row. last_error: the code of the last call's error, "" after success. times: how
-    long calls took that were made, answered or not, by operation; waiting for a place is left out. wraps_only: it opens
-    nothing here, and that is no fault.
+    long calls took that were made, answered or not, by operation; waiting for a place is left out.
     """
 
     kms_key: str
@@ -37,11 +37,10 @@ class KmsHealth:
     failures: int
     answered_s_ago: float | None
     last_error: str
-    wraps_only: bool
     times: Mapping[str, CallTimes] = field(repr=False)
 
-    def well(self, lately_s: float) -> bool:
-        """Whether the last call went well, and not longer ago than that."""
+    def well(self, *, lately_s: float = math.inf) -> bool:
+        """Whether the last call that was made went well, not longer ago than that."""
         return not self.last_error and self.answered_s_ago is not None and self.answered_s_ago <= lately_s
 
 
@@ -118,7 +117,6 @@ class KmsGate:
             failures=self._breaker.failures,
             answered_s_ago=None if answered_at is None else self._clock.monotonic() - answered_at,
             last_error=self._last_error,
-            wraps_only=self.wraps_only,
             times=self._times,
         )
 

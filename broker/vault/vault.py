@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.errors import BrokerError, NotFound
+from broker.errors import BrokerError
 from broker.secret import Secret
 from broker.vault.counters import VaultCounters
 from broker.vault.envelope import FMT, check_value, open_value, seal_value
@@ -215,22 +215,14 @@ class Vault:
         return tuple(gate.health() for gate in self._gates.values() if not gate.wraps_only)
 
     async def probe(self, *, lately_s: float) -> tuple[KmsHealth, ...]:
-        """The health of every KMS key that opens, after asking, all at once, those that have not done well lately."""
+        """As `health`, after asking those, all at once, that have not done well lately whether they work."""
 
         async def ask(gate: KmsGate) -> None:
             with suppress(KmsError):
                 await gate.check()
 
-        opening = [gate for gate in self._gates.values() if not gate.wraps_only]
         async with asyncio.TaskGroup() as tasks:
-            for gate in opening:
-                if not gate.health().well(lately_s):
-                    tasks.create_task(ask(gate))
-        return tuple(gate.health() for gate in opening)
-
-    async def check(self, kms_key: str) -> None:
-        """Return if this KMS key can wrap and unwrap now. NotFound: no such key is open. Raises `kms.errors`."""
-        gate = self._gates.get(kms_key)
-        if gate is None:
-            raise NotFound(f"KMS key {kms_key} is not configured; name it in kms.keys or in a keyring's kms_keys")
-        await gate.check()
+            for known in self.health():
+                if not known.well(lately_s=lately_s):
+                    tasks.create_task(ask(self._gates[known.kms_key]))
+        return self.health()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from broker.errors import NotFound
 from broker.vault.breaker import Breaker, BreakerState
 from broker.vault.errors import KeyDenied, KeyUnavailable
 from broker.vault.pacing import Pace
@@ -104,7 +103,7 @@ async def test_a_cancelled_probe_makes_room_for_the_next(open_house: Any) -> Non
         house.fail(None)
         await house.clock.advance(1.01)
         house.kms[0].hold = asyncio.Event()
-        probe = tasks.create_task(house.vault.check(house.kms[0].uri))
+        probe = tasks.create_task(house.vault.probe(lately_s=0))
         await house.settle()
         probe.cancel()
         await house.settle()
@@ -137,12 +136,17 @@ async def test_health_tells_each_kms_key(open_house: Any) -> None:
         assert (second.answered_s_ago, second.last_error) == (0, "")
 
 
-async def test_checking_a_kms_key_asks_it(open_house: Any) -> None:
-    """check() returns for a key that works, and does not know keys that are not configured."""
-    async with open_house() as house:
-        await house.vault.check(house.kms[0].uri)
-        with pytest.raises(NotFound, match="local:elsewhere"):
-            await house.vault.check("local:elsewhere")
+async def test_probing_asks_those_that_did_not_do_well_lately(open_house: Any) -> None:
+    """One KMS key that does not answer is asked again each time, one that did well is not, until that is long ago."""
+    async with open_house(keys=2, check_s=0.05) as house:
+        await house.clock.advance(61)
+        house.kms[0].hold = asyncio.Event()
+        assert [known.well() for known in await house.vault.probe(lately_s=60)] == [False, True]
+        house.kms[0].hold = None
+        await house.clock.advance(30)
+        assert [known.answered_s_ago for known in await house.vault.probe(lately_s=60)] == [0, 30]
+        await house.clock.advance(31)
+        assert [known.answered_s_ago for known in await house.vault.probe(lately_s=60)] == [31, 0]
 
 
 def test_the_breaker_waits_longer_after_each_failed_probe() -> None:

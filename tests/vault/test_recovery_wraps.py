@@ -242,6 +242,6 @@ async def test_a_key_that_leaves_is_let_go_after_its_calls(local: str, tmp_path:
 async def test_a_gate_stays_while_its_key_does(local: str) -> None:
     """What is known of a KMS key survives a reload that keeps it."""
     async with opened([local]) as room:
-        await room.vault.check(local)
+        await room.vault.probe(lately_s=60)
         room.vault.follow(VaultSettings())
         assert [known.answered_s_ago for known in room.vault.health()] == [0.0]

@@ -58,7 +58,7 @@ class KmsState(Answer, frozen=True, kw_only=True):
 
     state: `closed` is asked as needed, `open` is left alone because it did not answer, `probing`: one call finds out.
     failures: unanswered calls in a row. answered_s_ago: null before its first answer; refusals are answers. last_error:
-    the code of the last call's error, "" after success. wraps_only: it opens nothing here, and that is no fault.
+    the code of the last call's error, "" after success. KMS keys that only wrap are left out.
     """
 
     kms_key: str
@@ -66,7 +66,6 @@ class KmsState(Answer, frozen=True, kw_only=True):
     failures: int
     answered_s_ago: float | None
     last_error: str
-    wraps_only: bool
 
 
 class Status(Answer, frozen=True, kw_only=True):
@@ -93,7 +92,6 @@ def kms_view(health: KmsHealth) -> KmsState:
         failures=health.failures,
         answered_s_ago=health.answered_s_ago,
         last_error=health.last_error,
-        wraps_only=health.wraps_only,
     )
 
 
