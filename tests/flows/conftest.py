@@ -43,6 +43,12 @@ def wire() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def clouds() -> ModuleType:
+    """The module `clouds`."""
+    return _beside("clouds")
+
+
+@pytest.fixture(scope="session")
 def serving() -> Any:
     """Starts a broker in a process of its own."""
     return _beside("served").serving
