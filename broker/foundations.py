@@ -5,7 +5,7 @@ The same for a start and for a configuration that is read again; what a refusal 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -19,6 +19,7 @@ from broker.vault.settings import CachePolicy, VaultSettings
 from broker.vault.stranding import find_stranded
 from kms.catalog import open_kms
 from kms.errors import BadKey, KmsError
+from kms.port import Kms
 from storage.errors import StorageError
 from storage.port import Storage
 from storage.records import RootRecord
@@ -77,7 +78,7 @@ async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> R
     return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id, tell=_passed_over)
 
 
-async def refuse_stranding(authority: Authority, keys: KmsKeys, settings: Settings) -> None:
+async def refuse_stranding(authority: Authority, keys: Mapping[str, Kms], settings: Settings) -> None:
     """Return if, under this configuration, some KMS key opens each data key. StartRefused: what would not open."""
     try:
         stranded = await find_stranded(

@@ -20,7 +20,7 @@ from broker.doctor.machine import examine_clock, examine_machine
 from broker.doctor.reading import NoWriter
 from broker.errors import BrokerError, StartRefused, Tampered
 from broker.exclusive import InUse, database_file, exclusive
-from broker.foundations import vault_settings
+from broker.foundations import refuse_stranding, vault_settings
 from broker.settings import Settings, load_settings
 from broker.setup.layout import Layout
 from broker.tls import Certificate, is_loopback
@@ -89,8 +89,7 @@ async def _examine_data(settings: Settings, clock: Clock) -> AsyncIterator[Findi
             keys: list[Kms] = []
             async for finding in examine_kms(settings, stack, keys):
                 yield finding
-            rooted = [key for key in keys if key.uri in settings.kms.keys]
-            async for finding in _cluster(storage, rooted, settings, clock, served=served):
+            async for finding in _cluster(storage, keys, settings, clock, served=served):
                 yield finding
     except REFUSALS as error:
         yield failed("storage", str(error))
@@ -114,14 +113,16 @@ async def _cluster(
         yield failed("cluster", f"{what}: run tokenbroker init")
         return
     try:
-        root = await open_root(record=record, kms=keys, expected_cluster_id=settings.cluster.id)
+        rooted = [key for key in keys if key.uri in settings.kms.keys]
+        root = await open_root(record=record, kms=rooted, expected_cluster_id=settings.cluster.id)
     except StartRefused as error:
         yield failed("cluster", error.message)
         yield skipped("authority", "without the root key no row can be verified")
         yield skipped("audit log", "without the root key no checkpoint can be verified")
         return
     yield ok("cluster", f"the root key is that of {root.cluster_id}, which the configuration pins")
-    yield await _authority(storage, root, clock)
+    async for finding in _authority(storage, root, settings, keys, clock):
+        yield finding
     yield await _audit(storage, root, settings, served=served)
     newest = await storage.select(AuditLogRecord, descending=True, limit=1)
     yield examine_clock(clock.now(), newest.records[0].opened_at if newest.records else None)
@@ -131,7 +132,10 @@ def _verifier(root: Root) -> Verifier:
     return Verifier(Signer(name=key_name(root.cluster_id), seed=root.derive(AUDIT_SIGNING)).vkey)
 
 
-async def _authority(storage: Storage, root: Root, clock: Clock) -> Finding:
+async def _authority(
+    storage: Storage, root: Root, settings: Settings, keys: Sequence[Kms], clock: Clock
+) -> AsyncIterator[Finding]:
+    """Whether rows are genuine, and then whether a KMS key opens each data key."""
     found = await look_back(storage, verifier=_verifier(root))
     try:
         authority = await load_authority(
@@ -141,16 +145,25 @@ async def _authority(storage: Storage, root: Root, clock: Clock) -> Finding:
     except Tampered as error:
         forged = await find_forged(storage=storage, derive=root.derive, cluster_id=root.cluster_id, clock=clock)
         listed = "; ".join(problem.message for problem in forged[:ROWS_SHOWN_MAX])
-        return failed("authority", f"{error.message}{f' ({listed})' if listed else ''}")
+        yield failed("authority", f"{error.message}{f' ({listed})' if listed else ''}")
+        return
     if problems:
         listed = "; ".join(problem.message for problem in problems[:ROWS_SHOWN_MAX])
-        return failed("authority", f"{len(problems)} rows are not what this cluster wrote: {listed}")
+        yield failed("authority", f"{len(problems)} rows are not what this cluster wrote: {listed}")
+        return
     try:
         check_pins(found, authority.manifests).refuse()
     except Tampered as error:
-        return failed("authority", error.message)
+        yield failed("authority", error.message)
+        return
     counts = f"{len(authority.workers)} workers, {len(authority.grants)} grants, {len(authority.admins)} admins"
-    return ok("authority", f"every row is signed by this cluster: {counts}, and every token")
+    yield ok("authority", f"every row is signed by this cluster: {counts}, and every token")
+    try:
+        await refuse_stranding(authority, {key.uri: key for key in keys}, settings)
+    except StartRefused as error:
+        yield failed("data keys", error.message)
+    else:
+        yield ok("data keys", f"a KMS key of the configuration opens each of {len(authority.data_keys)}")
 
 
 async def _audit(storage: Storage, root: Root, settings: Settings, *, served: bool) -> Finding:

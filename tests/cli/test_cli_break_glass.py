@@ -133,6 +133,24 @@ def test_a_recovery_key_is_added_to_a_running_broker(
         assert events.count("configuration.reloaded") == 1
 
 
+def test_a_keyring_whose_kms_keys_left_too_early_is_told(
+    shell: Any, serve_in: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Its section is changed before a rewrap: doctor fails with the remedy, and so does the start."""
+    first = re.search(r'"(local:[^"]*)"', (folder / "broker.toml").read_text())
+    assert first is not None
+    create_key_file(tmp_path / "pay.key")
+    create_key_file(tmp_path / "new.key")
+    config = configure(folder, first[1], more=f'[keyrings.payments]\nkms_keys = ["local:{tmp_path / "pay.key"}"]\n')
+    with serve_in(folder):
+        pass
+    assert shell.json("doctor", "--config", config)["ok"] is True
+    configure(folder, first[1], more=f'[keyrings.payments]\nkms_keys = ["local:{tmp_path / "new.key"}"]\n')
+    remedy = f"local:{tmp_path / 'pay.key'} wrapped: put that KMS key back, run `tokenbroker key rewrap payments`"
+    assert remedy in shell.run("doctor", "--config", config).out
+    assert remedy in shell.refused("serve", "--config", config, "--listen", "127.0.0.1:0")
+
+
 def test_a_policy_that_forgets_the_root_key_is_told(shell: Any, tmp_path: Path) -> None:
     """A local key whose policy fences keyrings must list "", for the root key; init says so, and doctor."""
     policy = tmp_path / "policy.toml"

@@ -23,6 +23,7 @@ CHECKS = {
     "KMS",
     "cluster",
     "authority",
+    "data keys",
     "audit log",
     "clock",
 }
