@@ -24,7 +24,7 @@ ACTOR = "admin:root"
 
 
 @pytest.fixture(params=["aws-kms", "transit"])
-async def cloud(
+async def cloud(  # noqa: PLR0917 - fixtures
     request: pytest.FixtureRequest,
     clouds: Any,
     moto: Any,
@@ -81,7 +81,7 @@ class Story:
             return [each.result() for each in asked]
 
 
-async def test_the_story(
+async def test_the_story(  # noqa: PLR0917 - fixtures
     cloud: Any, clouds: Any, wire: Any, clock: Any, house_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cold start, outage, denial, recovery, rotation, rewrapping: nothing is lost, and the KMS is asked as little."""
