@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import pytest
 
 from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError, Unavailable
 from kms.port import Kms, Wrap
 from kms.transit import open_transit
+from kms.transit.errors import connection_error
 from kms.transit.server import ANSWER_BYTES_MAX
 
 CONTEXT = {"keyring": "payments"}
@@ -325,3 +328,14 @@ async def test_a_garbled_login_is_denied(standin: Any, tmp_path: Path, transit_k
         with pytest.raises(Denied, match="form"):
             async with open_transit(uri):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"), [(ssl.SSLEOFError(8, "EOF"), Unavailable), (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), Denied)]
+)
+def test_an_end_within_the_handshake_is_an_outage_and_another_protocol_is_not(
+    cause: ssl.SSLError, expected: type[KmsError]
+) -> None:
+    """Event loops differ in how they report a server that hangs up before TLS is agreed on."""
+    nowhere: Any = None
+    assert type(connection_error(aiohttp.ClientConnectorSSLError(nowhere, cause))) is expected
