@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 from kms.local import create_key_file
+
+COMMAND = [sys.executable, "-m", "broker.cli.main"]
 
 
 def configure(folder: Path, *keys: str, more: str = "", cluster: str | None = None) -> Path:
@@ -131,6 +135,32 @@ def test_a_recovery_key_is_added_to_a_running_broker(
         assert shell.json("recovery", "check", "--data-dir", folder, stdin=paper)["ok"] is True
         events = [entry["entry"]["event"] for entry in standing.shell.json("audit", "tail")]
         assert events.count("configuration.reloaded") == 1
+
+
+def test_keys_of_the_environment_wait_for_a_restart(
+    shell: Any, folder: Path, recovery_key: dict[str, str], tmp_path: Path
+) -> None:
+    """TOKENBROKER_KMS__KEYS outlives every change of the file; a reload says so."""
+    first = re.search(r'"(local:[^"]*)"', (folder / "broker.toml").read_text())
+    assert first is not None
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--data-dir", str(folder), "--listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**shell.environment, "TOKENBROKER_KMS__KEYS": first[1]},
+        )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"listening on ")
+        configure(folder, first[1], recovery_key["uri"])
+        process.send_signal(signal.SIGHUP)
+        said(tmp_path / "log", "kms_keys_stay")
+        said(tmp_path / "log", "configuration_unchanged")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_a_keyring_whose_kms_keys_left_too_early_is_told(
