@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,10 @@ async def test_who_refuses_is_counted_and_the_other_serves(two: Any, keys: Keys,
     text = await metrics(two)
     assert f'tokenbroker_vault_unwraps_total{{kind="denied",kms_key="{keys.opened[1].uri}"}} 1.0' in text
     assert f'tokenbroker_vault_unwraps_total{{kind="ok",kms_key="{keys.opened[2].uri}"}}' in text
+    for key, calls in ((keys.opened[1], "unwrap"), (keys.opened[2], "wrap")):
+        assert f'tokenbroker_kms_breaker{{kms_key="{key.uri}"}} 0.0' in text
+        assert f'tokenbroker_kms_answered_s{{kms_key="{key.uri}"}}' in text
+        assert re.search(rf'kms_call_seconds_count{{kms_key="{re.escape(key.uri)}",operation="{calls}"}} [1-9]', text)
     assert any(line["event"] == "data_key_refused" and line["log_level"] == "error" for line in logs)
 
 
