@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
@@ -39,6 +40,8 @@ from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook
 from broker.reactions import Reactions
 from broker.reloading import Reloading
+from broker.replicas.claim import UPKEEP, Claim
+from broker.replicas.roll import Roll, on_the_roll
 from broker.session.door import Door
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
@@ -66,6 +69,8 @@ class Broker:
     storage: Storage
     kms: KmsKeys
     root: Root
+    roll: Roll
+    claim: Claim
     journal: Journal
     authority: Authority
     pins: Pins
@@ -88,7 +93,8 @@ class Broker:
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs beside the listener until the broker stops."""
         return (
-            self.feed.run(self.reactions.apply),
+            self.feed.run(self.reactions.apply, self.reactions.reload),
+            *((self._beating(),) if self.roll.shared else ()),
             self.duties.run(),
             self.sessions.run(),
             self.housekeeping.run(),
@@ -97,6 +103,9 @@ class Broker:
             self.pins.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
+
+    def _beating(self) -> Coroutine[Any, Any, None]:
+        return self.roll.run(position=lambda: self.feed.position, lapsed=self.sessions.start_over)
 
 
 @asynccontextmanager
@@ -113,6 +122,9 @@ async def open_broker(
         storage = await stack.enter_async_context(open_storage(settings.storage.url))
         keys = await stack.enter_async_context(open_keys(settings))
         root = await open_cluster(storage, keys, settings)
+        roll = await stack.enter_async_context(
+            on_the_roll(storage, clock=clock, instance=settings.instance, release=version("tokenbroker"))
+        )
         journal = await stack.enter_async_context(
             open_journal(
                 storage,
@@ -154,6 +166,7 @@ async def open_broker(
             storage=storage,
             kms=keys,
             root=root,
+            roll=roll,
             journal=journal,
             authority=authority,
             pins=pins,
@@ -169,6 +182,7 @@ def _assemble(
     storage: Storage,
     kms: KmsKeys,
     root: Root,
+    roll: Roll,
     journal: Journal,
     authority: Authority,
     pins: Pins,
@@ -192,8 +206,9 @@ def _assemble(
         settings=lease_settings,
     )
     feed = Feed(storage=storage, clock=clock, start=authority.position, stale_s=lease_settings.feed_stale_s)
-    desk = Desk(context=context, writer=journal, clock=clock, trouble=lambda: feed.trouble)
-    duties = Duties(context=context, desk=desk, clock=clock)
+    desk = Desk(context=context, writer=journal, clock=clock, trouble=lambda: feed.trouble or roll.skew.trouble)
+    claim = Claim(name=UPKEEP, storage=storage, roll=roll, clock=clock)
+    duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
     session_settings = _session_settings(settings)
     sessions = Sessions(
         writer=journal,
@@ -224,6 +239,8 @@ def _assemble(
         storage=storage,
         kms=kms,
         root=root,
+        roll=roll,
+        claim=claim,
         journal=journal,
         authority=authority,
         pins=pins,
@@ -241,9 +258,11 @@ def _assemble(
         housekeeping=Housekeeping(
             storage=storage,
             authority=authority,
+            claim=claim,
             clock=clock,
             instance=settings.instance,
             session_retention=settings.leases.retention,
+            position=lambda: feed.position,
         ),
         keyrings=keyrings,
         reloading=Reloading(

@@ -1,8 +1,13 @@
-"""Forget what has been kept long enough, and close what a crash left open. Nothing here is urgent."""
+"""Forget what has been kept long enough, and close what a crash left open, here or elsewhere. Nothing here is urgent.
+
+All replicas share what there is to do, so one does it: whose the claim of upkeep is. Ending leases is `leases.duties`'.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 import structlog
@@ -10,70 +15,113 @@ import structlog
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import BrokerError
-from storage.errors import StorageError
-from storage.port import Commit, Delete, Storage
-from storage.records import EnrolmentRecord, IdempotencyRecord, LeaseRecord, SessionRecord
+from broker.replicas.claim import Claim
+from broker.replicas.roll import replicas
+from storage.errors import Conflict, StorageError
+from storage.port import Commit, Delete, Expect, Storage
+from storage.records import EnrolmentRecord, IdempotencyRecord, LeaseRecord, ReplicaRecord, SessionRecord
 from storage.table import Key
 
 log = structlog.get_logger()
 
-_EVERY_S = 60.0
-_PAGE = 500
-_FEED_KEPT = 100_000
-_CODES_KEPT = timedelta(days=30)
+_LOOK_S: Final = 5.0
+_PRUNE_S: Final = 60.0
+_PAGE: Final = 500
+_FEED_KEPT: Final = 100_000
+"""Changes kept although everybody has read them: what a replica that was cut off for a while then need not reload."""
+_FEED_MAX: Final = 1_000_000
+"""Changes kept, about 100 MB, while a living replica has not read them. One that is farther behind starts over."""
+_CODES_KEPT: Final = timedelta(days=30)
 
 
 class Housekeeping:
-    """Prunes in small batches once a minute."""
+    """Closes what dead replicas left every 5 s, and prunes in small batches once a minute."""
 
     def __init__(
-        self, *, storage: Storage, authority: Authority, clock: Clock, instance: str, session_retention: timedelta
+        self,
+        *,
+        storage: Storage,
+        authority: Authority,
+        claim: Claim,
+        clock: Clock,
+        instance: str,
+        session_retention: timedelta,
+        position: Callable[[], int],
     ) -> None:
+        """position: up to where this replica has read the feed."""
         self._storage = storage
         self._authority = authority
+        self._claim = claim
         self._clock = clock
         self._instance = instance
         self._session_retention = session_retention
+        self._position = position
 
     async def run(self) -> None:
-        """Keep house until cancelled. What fails is tried again a minute later."""
+        """Keep house until cancelled. What fails is tried again at the next turn."""
         started_at = self._clock.now()
         orphans = True
+        prune_at = self._clock.monotonic()
         while True:
             try:
                 if orphans:
-                    await self._close_orphans(started_at)
+                    await self._close(self._instance, at=started_at)
                     orphans = False
-                await self._prune()
+                claimed = await self._claim.ask()
+                if claimed is not None:
+                    await self._bury(claimed)
+                    if self._clock.monotonic() >= prune_at:
+                        prune_at = self._clock.monotonic() + _PRUNE_S
+                        await self._prune()
             except (StorageError, BrokerError) as error:
                 log.warning("housekeeping_postponed", error=str(error))
-            await self._clock.sleep(_EVERY_S)
+            await self._clock.sleep(_LOOK_S)
 
-    async def _close_orphans(self, started_at: datetime) -> None:
-        """Sessions of this replica's earlier life that nobody closed: their connections died with the process."""
+    async def _bury(self, claimed: Expect) -> None:
+        """Close the sessions of replicas that are gone, and forget those replicas.
+
+        A dead one may come back. Each commit relies on its row as it was found, and on the claim, so this replica does
+        not close what lives although it may itself have stood still between looking and writing.
+        """
+        for row in await replicas(self._storage):
+            if row.ended_at is None:
+                continue
+            dead = Expect(ReplicaRecord, row.key, row.rev)
+            try:
+                closed = await self._close(row.instance, at=row.ended_at, expects=(dead, claimed))
+                await self._storage.commit(Commit(deletes=[Delete(*dead)], expects=[claimed]))
+            except Conflict:
+                log.info("replica_came_back", instance=row.instance)
+            else:
+                log.info("replica_forgotten", instance=row.instance, sessions_closed=closed)
+
+    async def _close(self, instance: str, *, at: datetime, expects: Sequence[Expect] = ()) -> int:
+        """Close the sessions of a replica whose connections died with it at that instant; how many there were.
+
+        expects: what says that it is dead. Without, it lives again, and its sessions since then are left alone.
+        """
         after: Key | None = None
+        closed = 0
         while True:
             page = await self._storage.select(
-                SessionRecord, where={"instance": self._instance, "ended_at": None}, after=after, limit=_PAGE
+                SessionRecord, where={"instance": instance, "ended_at": None}, after=after, limit=_PAGE
             )
             rows = [
                 msgspec.structs.replace(
-                    row,
-                    rev=row.rev + 1,
-                    ended_at=started_at,
-                    close_code=1006,
-                    due_at=started_at + self._session_retention,
+                    row, rev=row.rev + 1, ended_at=at, close_code=1006, due_at=at + self._session_retention
                 )
                 for row in page.records
-                if row.connected_at < started_at
+                if expects or row.connected_at < at
             ]
             if rows:
-                await self._storage.commit(Commit(updates=rows))
+                await self._storage.commit(Commit(updates=rows, expects=expects))
+                closed += len(rows)
             if page.next is None:
-                return
+                return closed
             after = page.next
 
     async def _prune(self) -> None:
+        """Deleting what is old is the same whoever does it, so it needs no proof of the claim."""
         now = self._clock.now()
         for kind, column in ((LeaseRecord, "prune_at"), (SessionRecord, "due_at"), (IdempotencyRecord, "expires_at")):
             while await self._storage.prune(kind, column, now, _PAGE) == _PAGE:
@@ -82,4 +130,11 @@ class Housekeeping:
         for start in range(0, len(old), _PAGE):
             gone = [Delete(EnrolmentRecord, row.key, row.rev) for row in old[start : start + _PAGE]]
             await self._authority.commit([], deletes=gone)
-        await self._storage.prune_feed(await self._storage.position() - _FEED_KEPT)
+        await self._storage.prune_feed(await self._unread())
+
+    async def _unread(self) -> int:
+        """Up to which position changes are forgotten."""
+        newest = await self._storage.position()
+        others = [row for row in await replicas(self._storage) if row.instance != self._instance]
+        read = [row.position for row in others if row.ended_at is None]
+        return max(newest - _FEED_MAX, min(newest - _FEED_KEPT, self._position(), *read))

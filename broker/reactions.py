@@ -59,6 +59,17 @@ class Reactions:
         if refused is not None:
             raise refused
 
+    async def reload(self) -> None:
+        """Bring memory in line without knowing what changed: everything is read or checked again. Errors as `apply`."""
+        self._context.vault.flush()
+        self._context.heads.forget_all()
+        told = await self._authority.reload()
+        self._authority_changed(
+            workers=_names(told, WorkerRecord.table.name), grants=_names(told, GrantRecord.table.name)
+        )
+        self._duties.recheck(lambda: list(self._context.holdings))
+        await self._leases_changed(list(self._context.holdings.by_lease))
+
     def _authority_changed(self, *, workers: list[str], grants: list[str]) -> None:
         for grant in grants:
             self._grant_changed(grant)

@@ -36,13 +36,18 @@ def make_checks(broker: Broker) -> dict[str, Check]:
             raise Unavailable(broker.feed.trouble)
         return State.OK
 
+    async def clock() -> State:
+        if broker.roll.skew.trouble:
+            raise Unavailable(broker.roll.skew.trouble)
+        return State.OK
+
     async def accepting() -> State:
         if broker.sessions.draining:
             raise Unavailable("the broker is draining")
         return State.OK
 
     kms = KmsCheck(broker.vault)
-    return {"storage": storage, "kms": kms, "audit": audit, "feed": feed, "accepting": accepting}
+    return {"storage": storage, "kms": kms, "audit": audit, "feed": feed, "clock": clock, "accepting": accepting}
 
 
 class KmsCheck:

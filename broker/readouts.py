@@ -33,6 +33,7 @@ def make_registry(broker: Broker) -> CollectorRegistry:
         ("kms", lambda: _kms(broker), {"breaker", "answered_s"}),
         ("audit", lambda: _audit(broker), {"unsigned"}),
         ("feed", lambda: _feed(broker), {"position", "silent_s", "trouble"}),
+        ("replicas", lambda: _replicas(broker), {"alive", "upkeep", "clock_ahead_s"}),
     ):
         registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
     return registry
@@ -105,3 +106,13 @@ def _audit(broker: Broker) -> Readings:
 def _feed(broker: Broker) -> Readings:
     feed = broker.feed
     return {"position": feed.position, "silent_s": feed.silent_s, "trouble": int(bool(feed.trouble))}
+
+
+def _replicas(broker: Broker) -> Readings:
+    roll = broker.roll
+    return {
+        "alive": roll.alive,
+        "upkeep": int(broker.claim.held),
+        "clock_ahead_s": roll.skew.seconds,
+        "lapses": roll.lapses,
+    }

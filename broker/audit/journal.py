@@ -106,7 +106,11 @@ class Journal:
     async def _commit(self, entries: Sequence[Entry], change: Commit) -> Committed:
         encoded = tuple(map(encode, entries))
         self._admit(len(encoded))
-        commit = replace(change, audit=AuditAppend(self.record.log, encoded) if encoded else None)
+        commit = change
+        if encoded:
+            # Whoever takes this log over moves its row first, so nothing is appended behind what he has read.
+            own = Expect(AuditLogRecord, self.record.key, self.record.rev)
+            commit = replace(change, expects=(*change.expects, own), audit=AuditAppend(self.record.log, encoded))
         task = self._tasks.create_task(self._land(commit, encoded), name="audit commit")
         self._in_flight.add(task)
         self._in_flight_entries += len(encoded)  # before any other caller is admitted, not when the task starts

@@ -114,6 +114,7 @@ async def _begin(
     The highest number is read before the instance's newest log: a log that appears in between costs this attempt
     (Conflict), so the chain of an instance never skips one.
     """
+    await _fence(storage, instance)
     for _ in range(OPEN_ATTEMPTS_MAX):
         async with outside(deadline_s=READ_DEADLINE_S):
             page = await storage.select(AuditLogRecord, descending=True, limit=1)
@@ -144,6 +145,17 @@ async def _begin(
             _log.warning("audit.recovered", previous=opened.previous, unsigned=found.unsigned, lost=found.lost)
         return record, opened, found
     raise Unavailable(f"{OPEN_ATTEMPTS_MAX} other replicas opened audit logs at this moment; start again")
+
+
+async def _fence(storage: Storage, instance: str) -> None:
+    """Let nobody append to this instance's newest log any more: its process may only have stood still for a while.
+
+    Each append relies on the log's row, so moving that is enough. It needs to be done before the log is read.
+    """
+    async with outside(deadline_s=READ_DEADLINE_S):
+        page = await storage.select(AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1)
+        moved = [msgspec.structs.replace(row, rev=row.rev + 1) for row in page.records if row.closed_at is None]
+        await storage.commit(Commit(updates=moved))
 
 
 def _opened(record: AuditLogRecord, cluster_id: str, found: Found) -> LogOpened:

@@ -180,6 +180,20 @@ class Authority:
             self._position = position
         return self.pending()
 
+    async def reload(self) -> list[Change]:
+        """Read every table again, as at start: for when changes were forgotten that the feed would have named.
+
+        Returns one change for each row that this altered, and what earlier calls of `refresh` still owe. Errors as
+        there; call again.
+        """
+        async with self._turn():
+            position = await self._reader.position()
+            for table, ledger in self._by_table.items():
+                altered = ledger.adopt(await self._follower.load(ledger.blank()))
+                self._pending += [Change(position, table, key) for key in altered]
+            self._position = position
+        return self.pending()
+
     def pending(self) -> list[Change]:
         """What the last `refresh` would have returned if it had not raised Tampered; empty when asked again."""
         pending, self._pending = self._pending, []

@@ -66,23 +66,22 @@ class Context:
         return decision.grant, worker
 
     def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> Held:
-        """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left.
+        """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left,
+        or its end where it cannot be renewed.
 
         held: the lease as this session held it before, if it did; None: its worker has the value of `record.version`.
         left_s: seconds from `mono` until it expires.
         """
+        renew_at = mono + (left_s / 2 if record.expires_at < record.max_expires_at else left_s)
         if held is None:
             before = holder.leases.get(record.token)
             if before is not None:
                 self.drop(before)
-            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=mono + left_s / 2)
+            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=renew_at)
             self.holdings.add(held)
         else:
-            held.record, held.expires, held.renew_at = record, mono + left_s, mono + left_s / 2
-        if record.expires_at < record.max_expires_at:
-            self.wheel.set(held)
-        else:
-            self.wheel.clear(held)
+            held.record, held.expires, held.renew_at = record, mono + left_s, renew_at
+        self.wheel.set(held)
         return held
 
     def drop(self, held: Held) -> None:

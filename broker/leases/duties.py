@@ -6,7 +6,8 @@ Each duty only finds what is due and hands operations to the desk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -20,7 +21,9 @@ from broker.leases.held import Held, Holder
 from broker.leases.renewing import Renewal
 from broker.leases.rotating import Recheck
 from broker.leases.surveying import Find, Survey
+from broker.replicas.skew import REFUSE_S
 from storage.errors import StorageError
+from storage.port import Expect
 from storage.records import LeaseRecord
 
 log = structlog.get_logger()
@@ -33,10 +36,15 @@ _WARM_PAUSE_S = 0.005
 class Duties:
     """The background of leasing. `run` owns its loops."""
 
-    def __init__(self, *, context: Context, desk: Desk, clock: Clock) -> None:
+    def __init__(
+        self, *, context: Context, desk: Desk, clock: Clock, upkeep: Callable[[], Awaitable[Expect | None]]
+    ) -> None:
+        """upkeep: not None if leases that nobody holds are this replica's to end. It may raise what storage raises."""
         self._context = context
         self._desk = desk
         self._clock = clock
+        self._upkeep = upkeep
+        self._over: dict[Held, None] = {}
         self._failed: set[Held] = set()
         self._surveys: list[Survey] = []
 
@@ -69,15 +77,23 @@ class Duties:
         now = self._clock.monotonic()
         for lease in operation.leases:
             held = self._context.holdings.by_lease.get(lease)
-            if held is not None and held.expires > now:
-                held.renew_at = now + min(_RETRY_S, (held.expires - now) / 4)
+            if held is not None:
+                left_s = held.expires - now
+                held.renew_at = now + min(_RETRY_S, left_s / 4) if left_s > 0 else held.expires
                 self._context.wheel.set(held)
 
     async def _renew(self) -> None:
         while True:
             await self._clock.sleep(self._context.settings.renew_tick_s)
             now = self._clock.monotonic()
-            due: dict[Holder, None] = dict.fromkeys(held.holder for held in self._context.wheel.turn(now))
+            due: dict[Holder, None] = {}
+            for held in self._context.wheel.turn(now):
+                if held.expires <= now:
+                    self._over[held] = None
+                elif held.renew_at >= held.expires:
+                    self._context.wheel.set(held)  # the wheel gives a lease out up to a tick early
+                else:
+                    due[held.holder] = None
             for holder in due:
                 self._renew_session(holder, now)
 
@@ -88,7 +104,7 @@ class Duties:
         for held in holder.leases.values():
             # The wheel gives a lease out up to a tick early, and only once.
             early_s = max(tick_s, (held.expires - held.renew_at) / 5)
-            if held.renew_at - now <= early_s and held.expires > now:
+            if held.renew_at < held.expires and held.renew_at - now <= early_s and held.expires > now:
                 self._context.wheel.clear(held)
                 leases.append(held.record.lease)
         for start in range(0, len(leases), _PUSH_MAX):
@@ -116,17 +132,41 @@ class Duties:
         while True:
             await self._clock.sleep(settings.expiry_tick_s)
             try:
-                while await self._expire_some(settings.expiry_batch):
-                    pass
+                await self._end_held(settings.expiry_batch)
+                if await self._upkeep() is not None:
+                    while await self._end_left(settings.expiry_batch):
+                        pass
             except (StorageError, BrokerError) as error:
                 # The rows stay due; an expired lease is refused everywhere by its instant, swept or not.
                 log.warning("expiry_postponed", error=str(error))
 
-    async def _expire_some(self, limit: int) -> bool:
-        """Expire one batch; whether there may be more."""
-        rows = await self._context.storage.due(LeaseRecord, "due_at", self._clock.now(), limit)
-        if not rows:
-            return False
+    async def _end_held(self, limit: int) -> None:
+        """End what ran out in the hands of this replica's workers."""
+        by_lease, now = self._context.holdings.by_lease, self._clock.monotonic()
+        self._over = {
+            held: None for held in self._over if by_lease.get(held.record.lease) is held and held.expires <= now
+        }
+        held = list(self._over)
+        for start in range(0, len(held), limit):
+            await self._end([each.record for each in held[start : start + limit]])
+
+    async def _end_left(self, limit: int) -> bool:
+        """End one batch of what ran out and is held by nobody; whether there may be more.
+
+        What another replica's workers hold it ends itself. Only if it has not for longer than clocks may differ, and so
+        is late or dead, is it done here: two that end the same lease cost each other a commit.
+        """
+        now, by_lease = self._clock.now(), self._context.holdings.by_lease
+        rows = await self._context.storage.due(LeaseRecord, "due_at", now, limit)
+        late_at = now - timedelta(seconds=REFUSE_S)
+        left = [
+            row
+            for row in rows
+            if row.lease not in by_lease and (row.instance == self._context.instance or row.expires_at <= late_at)
+        ]
+        return bool(left) and bool(await self._end(left)) and len(rows) == limit
+
+    async def _end(self, rows: list[LeaseRecord]) -> list[LeaseRecord]:
         end = End(rows=rows, state="expired", reason="", actor="system")
         self._desk.submit(end)
-        return bool(await end.ended) and len(rows) == limit
+        return await end.ended

@@ -56,15 +56,19 @@ class Heads:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._absent: dict[str, None] = {}
-        self._loads: list[set[str]] = []
+        self._loads: list[tuple[Sequence[str], set[str]]] = []
         self.known: dict[str, Head | None] = {}
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop these heads: they changed. A load that is under way will not bring the old ones back."""
         for name in names:
             self._drop(name)
-            for changed in self._loads:
+            for _, changed in self._loads:
                 changed.add(name)
+
+    def forget_all(self) -> None:
+        """Drop every head: what changed is not known. Loads that are under way bring none back."""
+        self.forget([*self.known, *(name for names, _ in self._loads for name in names)])
 
     async def load(self, names: Sequence[str]) -> None:
         """Read and verify these heads, so that `known` has them (ABSENT where there is no such token).
@@ -92,13 +96,14 @@ class Heads:
 
     async def _load_page(self, names: Sequence[str]) -> None:
         changed: set[str] = set()
-        self._loads.append(changed)
+        load = (names, changed)
+        self._loads.append(load)
         try:
             tokens = await self._storage.get_many(TokenRecord, [(name,) for name in names])
             keys = [(token.name, token.current) for token in tokens.values() if token.current]
             versions = await self._storage.get_many(VersionRecord, keys)
         finally:
-            self._loads = [load for load in self._loads if load is not changed]
+            self._loads = [each for each in self._loads if each is not load]
         for name in names:
             if name in changed:
                 continue

@@ -69,6 +69,8 @@ class Holder(Protocol):
 class Held:
     """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic.
 
+    renew_at: equals `expires` where it is not to be renewed any more.
+
     sent: the version whose value its worker has. It is behind `record.version` where a push was written, and not
     confirmed in time to be sent. slot: where the wheel has it, 0 for nowhere; the wheel's to change.
     """

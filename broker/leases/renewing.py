@@ -43,7 +43,7 @@ class Renewal(Operation):
         self.leases = leases
         self._extended: list[tuple[Held, LeaseRecord]] = []
         self._lost: list[tuple[Held, LeaseRecord]] = []
-        self._kept: list[LeaseRecord] = []
+        self._kept: list[Held] = []
         self._unreadable: set[str] = set()
         self._reason = ""
 
@@ -67,7 +67,7 @@ class Renewal(Operation):
             if gained_s > WORTH_RENEWING_S and record.token not in self._unreadable:
                 self._extended.append((held, extended(record, terms, grant=grant.id)))
             else:
-                self._kept.append(record)
+                self._kept.append(held)
         self._write(batch)
 
     def _check_token(self, token: str, context: Context) -> None:
@@ -122,6 +122,10 @@ class Renewal(Operation):
         if holder.closed:
             return
         live: list[LiveLease] = []
+        for held in self._kept:
+            # It was taken out of the wheel to be renewed; now it only runs out.
+            held.renew_at = held.expires
+            batch.context.wheel.set(held)
         for held, record in self._extended:
             left_s = (record.expires_at - batch.now).total_seconds()
             batch.context.hold(holder, record, held, mono=batch.mono, left_s=left_s)
@@ -130,8 +134,8 @@ class Renewal(Operation):
             push_revoked(holder, [record for _, record in self._lost], self._reason)
         if self.id is not None:
             live += [
-                LiveLease(lease=record.lease, ttl_s=(record.expires_at - batch.now).total_seconds())
-                for record in self._kept
+                LiveLease(lease=held.record.lease, ttl_s=(held.record.expires_at - batch.now).total_seconds())
+                for held in self._kept
             ]
             holder.answer(self.id, ENCODER.encode(Renewed(id=self.id, leases=tuple(live), gone=self._gone(live))))
         elif live:

@@ -261,6 +261,11 @@ class Sessions:
             await self._clock.sleep(0.02)
         self.close(session, CloseCode.FORBIDDEN)
 
+    def start_over(self) -> None:
+        """Close every connection: on record they may be closed already. Their workers come back and resume."""
+        for session in self:
+            self.close(session, CloseCode.RESTARTING)
+
     async def drain(self) -> None:
         """Ask every worker to reconnect, each in its own slot; then close what is left. Takes at most `drain_s`."""
         self.draining = True

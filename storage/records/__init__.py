@@ -25,7 +25,7 @@ AUTHORITY: tuple[type[Record], ...] = (
     WorkerRecord,
 )
 AUDIT: tuple[type[Record], ...] = (AuditBlockRecord, AuditLogRecord, CheckpointRecord)
-"""Written once; of a log, `closed_at` is set when it ends. An adapter may refuse every other change of these."""
+"""Written once; of a log, `rev` moves until `closed_at` is set. An adapter may refuse every other change of these."""
 ALL: tuple[type[Record], ...] = (
     *AUTHORITY,
     *AUDIT,

@@ -70,12 +70,12 @@ async def replica_of(house: Any) -> AsyncIterator[Replica]:
             authority=authority,
             grants=GrantBook(grants=authority.grants),
             context=context,
-            duties=Duties(context=context, desk=broker.desk, clock=broker.clock),
+            duties=Duties(context=context, desk=broker.desk, clock=broker.clock, upkeep=broker.claim.ask),
             sessions=broker.sessions,
         )
         feed = Feed(storage=house.storage, clock=broker.clock, start=authority.position, stale_s=3.0)
         async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(feed.run(reactions.apply))
+            following = tasks.create_task(feed.run(reactions.apply, reactions.reload))
             try:
                 yield Replica(vault=vault, heads=context.heads)
             finally:

@@ -55,12 +55,18 @@ class Following:
         self.clock = clock
         self.feed = Feed(storage=storage, clock=clock, start=0, stale_s=3.0)
         self.applied: list[str] = []
+        self.reloaded: list[str] = []
         self.error: Exception | None = None
 
     async def apply(self, changes: Sequence[Change]) -> None:
         if self.error is not None:
             raise self.error
         self.applied += [str(change.key[0]) for change in changes]
+
+    async def reload(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.reloaded.append(self.feed.trouble)
 
     async def turn(self, seconds: float = 0.0) -> None:
         """Let time pass, and the feed take a few turns."""
@@ -80,7 +86,7 @@ async def following(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     async def follow() -> AsyncIterator[Following]:
         async with open_memory(f"memory:{request.node.name}") as storage, asyncio.TaskGroup() as tasks:
             each = Following(Broken(storage), FakeClock())
-            running = tasks.create_task(each.feed.run(each.apply))
+            running = tasks.create_task(each.feed.run(each.apply, each.reload))
             yield each
             running.cancel()
 
@@ -175,3 +181,33 @@ async def test_waiting_on_a_storage_that_fails_is_unavailable(following: Followi
     following.storage.error = StorageUnavailable("busy")
     with pytest.raises(Unavailable):
         await following.feed.caught_up(timeout_s=0.5)
+
+
+async def test_a_feed_that_was_pruned_too_far_starts_over(following: Following) -> None:
+    """Where lines were forgotten unread, all is read again, nothing is granted until then, and the feed goes on."""
+    await following.storage.announce("read")
+    await following.feed.caught_up()
+    following.error = Unavailable("not now")
+    await following.storage.announce("unread-1", "unread-2", "kept")
+    await following.storage.prune_feed(3)
+    await following.turn(0.2)
+    assert "forgotten" in following.feed.trouble
+    following.error = None
+    await following.turn(0.2)
+    await following.feed.caught_up()
+    assert [trouble[:22] for trouble in following.reloaded] == ["changes were forgotten"]
+    assert following.feed.trouble == ""
+    await following.storage.announce("later")
+    await following.feed.caught_up()
+    assert following.applied == ["read", "later"]
+
+
+async def test_a_feed_that_was_pruned_up_to_what_was_read_goes_on(following: Following) -> None:
+    """Forgetting what everybody has read costs nobody anything."""
+    await following.storage.announce("one", "two")
+    await following.feed.caught_up()
+    await following.storage.prune_feed(2)
+    await following.storage.announce("three")
+    await following.feed.caught_up()
+    assert following.reloaded == []
+    assert following.applied == ["one", "two", "three"]

@@ -1,0 +1,58 @@
+"""Whether this replica's clock agrees with the database's, which all replicas share.
+
+Leases are records of instants, so replicas must agree on the time to within what is allowed for here. Measuring is
+`roll`'s, once with each beat.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+WARN_S: Final = 0.5
+"""From here on operators are told."""
+REFUSE_S: Final = 5.0
+"""From here on nothing new is granted. `leases.duties` leaves so much time to whoever holds a lease that ran out."""
+
+
+class Skew:
+    """The newest measurement: `seconds` is how far this clock is ahead of the database's; 0 until there is one."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._told = 0.0
+
+    @property
+    def trouble(self) -> str:
+        """Why new grants must be refused, or ""."""
+        if abs(self.seconds) < REFUSE_S:
+            return ""
+        where = "ahead of" if self.seconds > 0 else "behind"
+        return (
+            f"this replica's clock is {abs(self.seconds):.1f} s {where} the database's; new grants are refused until "
+            f"it is within {REFUSE_S:g} s"
+        )
+
+    def measured(self, *, own: datetime, database: datetime, took_s: float) -> None:
+        """Take up one measurement: `own` is the clock after the question, which took `took_s` seconds.
+
+        The answer was made some time in between, so that much cannot be told from skew and is not called so.
+        """
+        ahead_s = (own - timedelta(seconds=took_s / 2) - database).total_seconds()
+        certain_s = max(0.0, abs(ahead_s) - took_s / 2)
+        self.seconds = certain_s if ahead_s > 0 else -certain_s
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say it once for each of the two bounds that is crossed, and once when all is well again."""
+        level = next((bound for bound in (REFUSE_S, WARN_S) if abs(self.seconds) >= bound), 0.0)
+        if level > self._told:
+            tell = log.error if level == REFUSE_S else log.warning
+            tell("clock_skewed", ahead_s=round(self.seconds, 3), grants_refused=level == REFUSE_S)
+        elif level < self._told:
+            log.info("clock_skew_less", ahead_s=round(self.seconds, 3), grants_refused=level == REFUSE_S)
+        self._told = level
