@@ -24,7 +24,8 @@ ACTOR = "admin:root"
 
 
 @pytest.fixture(params=["aws-kms", "transit"])
-async def cloud(  # noqa: PLR0917 - fixtures
+async def cloud(
+    *,
     request: pytest.FixtureRequest,
     clouds: Any,
     moto: Any,
@@ -81,8 +82,8 @@ class Story:
             return [each.result() for each in asked]
 
 
-async def test_the_story(  # noqa: PLR0917 - fixtures
-    cloud: Any, clouds: Any, wire: Any, clock: Any, house_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_story(
+    *, cloud: Any, clouds: Any, wire: Any, clock: Any, house_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cold start, outage, denial, recovery, rotation, rewrapping: nothing is lost, and the KMS is asked as little."""
     monkeypatch.setattr(probes, "REMEMBERED_S", 0.0)
