@@ -10,8 +10,9 @@ import pytest
 
 from broker.authority.follow import PAUSES_S
 from broker.errors import Conflict, Unavailable
-from storage.port import PAGE_MAX, Delete
-from storage.records import GrantRecord, WorkerRecord
+from storage.conformance.samples import sample
+from storage.port import PAGE_MAX, Delete, Expect
+from storage.records import GrantRecord, TokenRecord, WorkerRecord
 
 
 def state(authority: Any) -> tuple[Any, ...]:
@@ -233,3 +234,18 @@ async def test_loading_while_others_write_ends_in_one_moment(cluster: Any, inter
             two = await cluster.load(interposed(storage, select=meddle))
             assert changed
             assert state(two) == state(one)
+
+
+async def test_a_commit_relies_on_rows_that_another_replica_may_change(cluster: Any, worker: Any) -> None:
+    """It is lost when such a row has moved on, and this replica then knows the row, so that the next try is not."""
+    async with cluster.replica() as (one, _), cluster.replica() as (two, storage):
+        await one.commit([], inserts=[worker("ann")])
+        await two.refresh([])
+        await one.commit([], updates=[worker("ann", groups=("ops",), rev=2)])
+        token = sample(TokenRecord, 1, mac=b"")
+        with pytest.raises(Conflict):
+            await two.commit([], inserts=[token], expects=[Expect(WorkerRecord, ("ann",), 1)])
+        assert await storage.get(TokenRecord, token.key) is None
+        assert two.workers.get(("ann",)).rev == 2
+        await two.commit([], inserts=[token], expects=[Expect(WorkerRecord, ("ann",), 2)])
+        two.verify(await storage.get(TokenRecord, token.key))
