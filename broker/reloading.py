@@ -93,57 +93,65 @@ class Reloading:
         if after == before:
             log.info("configuration_unchanged")
             return
-        bounds = vault_settings(after)
+        vault_settings(after)  # refuses bounds that are wrong, before anything is opened
         fresh = await self._open(after)
         rooted_elsewhere = after.kms.keys != before.kms.keys
         try:
             await self._check(after, root=rooted_elsewhere)
         except BaseException:
-            self._close(fresh)
+            await self._close(fresh)
             raise
+        # From here on nothing that was opened is closed on failure: the database may name it already, since a commit
+        # can land unconfirmed. The next reload closes what it does not need.
         self._put_in_force(after)
         try:
             await self._keyrings.settle(tuple(self._entries(before, after)))
+        except BaseException:
+            self._put_in_force(before)
+            raise
+        try:
             # What was made or wrapped meanwhile, for the configuration before, is on record by now; see
             # `KeyAdmin.check_wraps` for what comes later.
             await self._check(after, root=rooted_elsewhere)
-        except BaseException:
-            # What was opened stays open: the database may name it already, since a commit can land unconfirmed.
+        except StartRefused:
             self._put_in_force(before)
+            await self._keyrings.settle(tuple(self._entries(after, before)))
             raise
         self._settings = after
-        leaving = [uri for uri in self._keys if uri not in named_keys(after)]
-        closing = [self._keys.take_out(uri) for uri in leaving]
-        self._vault.follow(bounds)
-        for uri, close in zip(leaving, closing, strict=True):
-            await self._vault.let_go(uri)
-            close()
+        leaving = tuple(uri for uri in self._keys if uri not in named_keys(after))
+        await self._close(leaving)
         log.info("configuration_reloaded", opened=fresh, closed=leaving)
 
     async def _open(self, settings: Settings) -> tuple[str, ...]:
         """Open what is not open, and see that it works. All or none."""
-        fresh: tuple[str, ...] = ()
         try:
             fresh = await self._keys.open(named_keys(settings))
+        except KmsError as error:
+            raise StartRefused(str(error)) from None
+        try:
             for uri in fresh:
                 await self._keys[uri].check()
                 for warning in (await self._keys[uri].describe()).warnings:
                     log.warning("kms", kms_key=uri, warning=warning)
         except BaseException as error:
-            self._close(fresh)
+            await self._close(fresh)
             if isinstance(error, KmsError):
                 raise StartRefused(str(error)) from None
             raise
         return fresh
 
+    async def _close(self, uris: tuple[str, ...]) -> None:
+        """Ask these keys nothing more, and close each when the calls to it are over."""
+        closing = [(uri, self._keys.take_out(uri)) for uri in uris]
+        self._vault.follow(vault_settings(self._settings))
+        for uri, close in closing:
+            await self._vault.let_go(uri)
+            close()
+
     async def _check(self, settings: Settings, *, root: bool) -> None:
         if root:
             await open_cluster(self._storage, self._keys, settings)
         await refuse_stranding(self._authority, self._keys, settings)
-
-    def _close(self, uris: tuple[str, ...]) -> None:
-        for uri in uris:
-            self._keys.take_out(uri)()
 
     def _put_in_force(self, settings: Settings) -> None:
         self._keys.defaults = settings.kms.keys

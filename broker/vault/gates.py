@@ -22,14 +22,15 @@ class KmsGates(Mapping[str, KmsGate]):
         self._slots = asyncio.Semaphore(settings.calls_max)
         self._clock = clock
         self._jitter = jitter
-        self._gates: dict[str, KmsGate] = {}
+        self._gates: dict[str, tuple[Kms, KmsGate]] = {}
 
     def __getitem__(self, uri: str) -> KmsGate:
         kms = self._kms[uri]
-        gate = self._gates.get(uri)
-        if gate is None:
-            gate = KmsGate(kms=kms, settings=self._settings, slots=self._slots, clock=self._clock, jitter=self._jitter)
-            self._gates[uri] = gate
+        known = self._gates.get(uri)
+        if known is not None and known[0] is kms:
+            return known[1]
+        gate = KmsGate(kms=kms, settings=self._settings, slots=self._slots, clock=self._clock, jitter=self._jitter)
+        self._gates[uri] = (kms, gate)
         return gate
 
     def __iter__(self) -> Iterator[str]:
@@ -47,6 +48,6 @@ class KmsGates(Mapping[str, KmsGate]):
 
     async def let_go(self, uri: str) -> None:
         """Refuse further calls to a key that is no longer open, and return when none is under way."""
-        gate = self._gates.pop(uri, None)
-        if gate is not None:
-            await gate.leave()
+        known = self._gates.pop(uri, None)
+        if known is not None:
+            await known[1].leave()
