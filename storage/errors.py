@@ -8,6 +8,7 @@
     │   ├── NotOurs         not a tokenbroker database
     │   ├── NewerSchema     written by a newer release
     │   ├── Damaged         the file is corrupt
+    │   ├── Unfinished      a copy into it was cut short
     │   └── Unreachable     cannot be opened at all (path, permissions, address)
     └── OutOfBounds     the caller asked for more than a bound allows
 
@@ -50,6 +51,10 @@ class NewerSchema(Refused):
 
 class Damaged(Refused):
     """The database is damaged; restore the newest backup."""
+
+
+class Unfinished(Refused):
+    """A migration or restore into this database has not finished; run it again, or name another database."""
 
 
 class Unreachable(Refused):

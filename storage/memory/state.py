@@ -24,6 +24,22 @@ class State:
         self.feed: deque[Change] = deque()
         self.position = 0
         self.news = News()
+        self.loading: str | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was ever announced, or is kept."""
+        return self.position > 0 or any(shelf.rows for shelf in self.shelves.values())
+
+    def begin_loading(self, source: str) -> None:
+        """Forget what was loaded, and note what is to be loaded from."""
+        self.shelves = {kind: Shelf(shelf.codec) for kind, shelf in self.shelves.items()}
+        self.loading = source
+
+    def finish_loading(self, position: int) -> None:
+        """Be a store like any other, whose feed goes on behind the position."""
+        self.position = position
+        self.loading = None
 
     def commit(self, commit: Commit) -> Committed:
         """Apply all of it. Conflict, OutOfBounds: nothing was changed."""

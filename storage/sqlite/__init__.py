@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from storage.sqlite.backup import restore_sqlite
+from storage.sqlite.loading import load_sqlite
 from storage.sqlite.opening import open_sqlite
 
-__all__ = ["open_sqlite", "restore_sqlite"]
+__all__ = ["load_sqlite", "open_sqlite", "restore_sqlite"]

@@ -59,7 +59,7 @@ def restore_sqlite(backup: Path, target: Path) -> None:
         backup.stat()
     except OSError as error:
         raise from_os(error, backup) from None
-    with _placed(target) as part:
+    with placed(target) as part:
         _copy_file(backup, part)
         _verify(part, backup)
 
@@ -80,7 +80,7 @@ def _look_at(copying: asyncio.Future[None]) -> None:
 def _copy_into(connection: sqlite3.Connection, source: Path, target: Path, given_up: Event) -> None:
     if target.exists():
         raise Refused(f"{target} exists; name another file for the backup")
-    with _placed(target) as part:
+    with placed(target) as part:
         try:
             # VACUUM INTO reads one moment and leaves out free pages, so nothing deleted goes along.
             connection.execute("VACUUM INTO ?", (str(part),))
@@ -116,7 +116,7 @@ def _verify(part: Path, backup: Path) -> None:
 
 
 @contextmanager
-def _placed(target: Path) -> Iterator[Path]:
+def placed(target: Path) -> Iterator[Path]:
     """A fresh file beside `target` to write; synced and given the name at the end, removed if anything fails."""
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:

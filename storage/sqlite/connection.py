@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote as url_quote
 
-from storage.errors import Damaged, NewerSchema, NotOurs, Unreachable
+from storage.errors import Damaged, NewerSchema, NotOurs, Unfinished, Unreachable
 
 APPLICATION_ID = 0x746B6272
 """ASCII "tkbr" in the file's header (PRAGMA application_id): tells our files from those of other programs."""
@@ -90,15 +90,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def schema_version(connection: sqlite3.Connection, path: Path, *, newest: int) -> int:
-    """The file's schema version, 0 for an empty database.
+def schema_version(connection: sqlite3.Connection, path: Path, *, newest: int, filling: bool = False) -> int:
+    """The file's schema version, 0 for an empty database. filling: whether it may be one whose filling was begun.
 
-    NotOurs: another application's. NewerSchema: above `newest`. Damaged: ours, but without a version.
+    NotOurs: another application's. NewerSchema: above `newest`. Damaged: ours, but without a version. Unfinished: it
+    is being filled.
     """
-    # One statement, so that the three belong to one moment: another process may be creating the schema.
-    application, version, objects = connection.execute(
+    # One statement, so that all belong to one moment: another process may be creating the schema.
+    application, version, objects, loading = connection.execute(
         "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
-        "(SELECT count(*) FROM sqlite_schema)"
+        "(SELECT count(*) FROM sqlite_schema), (SELECT count(*) FROM sqlite_schema WHERE name = 'loading')"
     ).fetchone()
     if application != APPLICATION_ID:
         if application or version or objects:
@@ -109,6 +110,8 @@ def schema_version(connection: sqlite3.Connection, path: Path, *, newest: int) -
             f"{path} has schema {version}, this tokenbroker knows up to {newest}; "
             "run the release that wrote it, or restore a backup"
         )
+    if loading and not filling:
+        raise Unfinished(f"{path}: {Unfinished.__doc__}")
     if version < 1:
         raise Damaged(f"{path} has no schema version; restore the newest backup")
     return int(version)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from storage import records
@@ -38,6 +39,8 @@ WRITER_CACHE_KIB = 32_768
 READER_CACHE_KIB = 8_192
 
 Opener = Callable[[], sqlite3.Connection]
+Prepare = Callable[[sqlite3.Connection, Path], object]
+S = TypeVar("S", bound=SqliteStorage)
 
 
 @asynccontextmanager
@@ -52,15 +55,25 @@ async def open_sqlite(
     `busy_timeout_s`. StorageFull: no room to create or migrate it.
     On leaving, accepted commits are answered first; calls that come later get Unavailable.
     """
-    path = path_of(url)
+    async with opened(
+        SqliteStorage, path_of(url), prepare=migrate, busy_timeout_s=busy_timeout_s, answer_s=answer_s
+    ) as it:
+        yield it
+
+
+@asynccontextmanager
+async def opened(
+    handle: type[S], path: Path, *, prepare: Prepare, busy_timeout_s: float = BUSY_TIMEOUT_S, answer_s: float = ANSWER_S
+) -> AsyncIterator[S]:
+    """A handle on the file, once `prepare` has made its schema. Otherwise as `open_sqlite`."""
     catalog: Catalog = {kind: Statements(Codec(kind)) for kind in records.ALL}
-    open_writer = partial(_open_writer, path, busy_timeout_s, catalog)
+    open_writer = partial(_open_writer, path, busy_timeout_s, catalog, prepare)
     open_reader = partial(_open_reader, path, busy_timeout_s)
     async with AsyncExitStack() as stack:
         # Entered first, left last: the last connection to close folds the log into the file.
         thread = await _start(open_writer, stack)
         connections = [await _start(open_reader, stack) for _ in range(READERS)]
-        storage = SqliteStorage(
+        storage = handle(
             path=path,
             catalog=catalog,
             thread=thread,
@@ -89,7 +102,7 @@ async def _start(opener: Opener, stack: AsyncExitStack) -> ThreadedConnection:
         raise Unavailable(f"the database could not be opened within {OPEN_S:g} s; check the disk") from None
 
 
-def _open_writer(path: Path, busy_timeout_s: float, catalog: Catalog) -> sqlite3.Connection:
+def _open_writer(path: Path, busy_timeout_s: float, catalog: Catalog, prepare: Prepare) -> sqlite3.Connection:
     try:
         create_file(path)
     except OSError as error:
@@ -97,7 +110,7 @@ def _open_writer(path: Path, busy_timeout_s: float, catalog: Catalog) -> sqlite3
     try:
         connection = connect(path, busy_timeout_s=busy_timeout_s, cache_kib=WRITER_CACHE_KIB, writing=True)
         try:
-            migrate(connection, path)
+            prepare(connection, path)
             use_wal(connection, path)
             for table in catalog.values():
                 connection.execute(table.nothing)  # a missing table or column shows here, not at the first lease

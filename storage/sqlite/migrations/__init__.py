@@ -19,17 +19,18 @@ MIGRATIONS = ("0001_records.sql", "0002_replicas.sql")
 NEWEST = len(MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> int:
+def migrate(connection: sqlite3.Connection, path: Path, *, filling: bool = False) -> int:
     """Apply what is missing, all or nothing; the version before (0: the database was empty).
 
-    NotOurs, NewerSchema, Damaged: the file must not be touched, and was not. sqlite3.Error: as SQLite says.
+    filling: whether it may be a database whose filling was begun.
+    NotOurs, NewerSchema, Damaged, Unfinished: the file must not be touched, and was not. sqlite3.Error: as SQLite says.
     """
-    if schema_version(connection, path, newest=NEWEST) == NEWEST:
+    if schema_version(connection, path, newest=NEWEST, filling=filling) == NEWEST:
         return NEWEST
     connection.execute("BEGIN EXCLUSIVE")
     try:
         # Again, inside the lock: another process may have migrated while this one waited for it.
-        before = schema_version(connection, path, newest=NEWEST)
+        before = schema_version(connection, path, newest=NEWEST, filling=filling)
         for number in range(before, NEWEST):
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
