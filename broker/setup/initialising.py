@@ -12,6 +12,7 @@ from broker.clock import Clock
 from broker.errors import StartRefused
 from broker.exclusive import InUse, exclusive
 from broker.private_files import create
+from broker.replicas.roll import NameTaken
 from broker.settings import Settings, load_settings
 from broker.setup.config_file import render_config
 from broker.setup.first_admin import admit_first, replace_first
@@ -61,7 +62,7 @@ async def initialise(
     try:
         with exclusive(settings.storage.url):
             return await _fill(layout, settings, steps, new_credential=new_credential, clock=clock)
-    except InUse:
+    except (InUse, NameTaken):
         # Provisioning runs init again and again, also while a broker serves: that is no failure if nothing is missing.
         if new_credential or not settings.cluster.id or not layout.audit_vkey.exists():
             raise
