@@ -284,6 +284,7 @@ def _session_settings(settings: Settings) -> SessionSettings:
         sessions_per_worker_max=settings.server.sessions_per_worker,
         record_retention_s=settings.leases.retention.total_seconds(),
         bindings=tuple(leaf_digest(path) for path in settings.server.proxy_certs),
+        shared_addresses=settings.server.shared_addresses,
     )
 
 

@@ -66,6 +66,10 @@ class Server(Section):
     proxy_certs: tuple[Path, ...] = Field(
         default=(), description="PEM leaf certificates of TLS-terminating proxies, for channel binding."
     )
+    shared_addresses: bool = Field(
+        default=False,
+        description="A proxy or NAT hides the addresses of workers: count no handshakes by address.",
+    )
     heartbeat: Span = Field(default=timedelta(seconds=20), description="Interval of WebSocket pings.")
     drain: Span = Field(default=timedelta(seconds=10), description="Longest time for letting workers go at shutdown.")
     sessions_per_worker: int = Field(default=64, ge=1, description="Connections one worker may have on this replica.")

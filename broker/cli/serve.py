@@ -19,6 +19,7 @@ from broker.cli.open_files import allow_open_files
 from broker.cli.operating import example
 from broker.cli.options import Config, DataDir
 from broker.cli.output import write_line
+from broker.cli.supervisor import Standing, tell_supervisor
 from broker.exclusive import exclusive
 from broker.serving import Reload
 from broker.serving import serve as serve_broker
@@ -53,7 +54,7 @@ def serve(
     """Serve workers and operators until SIGTERM or SIGINT, then let everything down in order; a second one ends it.
 
     SIGHUP reads the configuration again: KMS keys and keyrings change without a restart, or not at all; the log says.
-    Prints one line `listening on URL` when it is ready. Logs go to standard error.
+    Prints one line `listening on URL` when it is ready, and tells systemd (Type=notify). Logs go to standard error.
     """
     if (config is None) == (data_dir is None):
         raise typer.BadParameter(
@@ -89,6 +90,11 @@ async def _until_told(settings: Settings, read: Callable[[], Settings], *, accep
         if stop.is_set():
             os._exit(128 + number)  # the operator insists: leave as a crash would, which the next start recovers
         stop.set()
+        tell_supervisor(Standing.STOPPING)
+
+    def ready(url: str) -> None:
+        write_line(f"listening on {url}")
+        tell_supervisor(Standing.READY)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,7 +103,7 @@ async def _until_told(settings: Settings, read: Callable[[], Settings], *, accep
     await serve_broker(
         settings,
         stop=stop,
-        ready=lambda url: write_line(f"listening on {url}"),
+        ready=ready,
         reload=reload,
         accept_audit_loss=accept_audit_loss,
     )

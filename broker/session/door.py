@@ -103,7 +103,7 @@ class Door:
         )
         await socket.prepare(request)
         source = request.remote or ""
-        if not self._settings.bindings and self._attempts.barred(source):
+        if self._settings.by_source and self._attempts.barred(source):
             await _turn_away(socket, b"", CloseCode.TOO_MANY)
             return socket
         session = await self._let_in(request, socket, source)
@@ -126,7 +126,7 @@ class Door:
         """Whether as many as may are on their way in, from everywhere or from this source."""
         if self._unproved >= self._settings.handshakes_max:
             return True
-        return not self._settings.bindings and self._unproved_by[key] >= self._settings.handshakes_per_source_max
+        return self._settings.by_source and self._unproved_by[key] >= self._settings.handshakes_per_source_max
 
     @contextlib.contextmanager
     def _on_its_way(self, key: str) -> Iterator[None]:

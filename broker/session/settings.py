@@ -12,8 +12,8 @@ class SessionSettings:
     bindings: SHA-256 digests of further leaf certificates that clients may see, such as a TLS-terminating proxy's.
     handshakes_max: connections that may be unproved at once, handshakes_per_source_max: those of one source; beyond:
     503. failures_max: failed handshakes of one source within failures_s; beyond: close 4429 before any cryptography. A
-    source is an IPv4 address or an IPv6 network of 64 bits. Where bindings name a proxy, all workers share its address,
-    so nothing is counted by source. sessions_per_worker_max: beyond: close 4429.
+    source is an IPv4 address or an IPv6 network of 64 bits. Where bindings name a proxy, or shared_addresses says so,
+    one address stands for many workers, so nothing is counted by source. sessions_per_worker_max: beyond: close 4429.
     backlog_bytes: unread answers at which reading and pushes of values pause; a worker that leaves them unread for
     backlog_s is cut off, one with backlog_bytes_max at once; from backlog_granted_bytes on, asking for leases is
     rate_limited. record_retention_s: how long ended sessions stay on record.
@@ -35,3 +35,9 @@ class SessionSettings:
     drain_slots_per_s: float = 500.0
     record_retention_s: float = 30 * 24 * 3600.0
     bindings: tuple[bytes, ...] = ()
+    shared_addresses: bool = False
+
+    @property
+    def by_source(self) -> bool:
+        """Whether an address tells peers apart."""
+        return not (self.bindings or self.shared_addresses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,34 @@ def test_serve_prints_one_line_and_ends_in_order(serve_in: Any, folder: Path) ->
     with sqlite3.connect(folder / "broker.db") as database:
         assert database.execute("SELECT count(*) FROM audit_log WHERE closed_at IS NULL").fetchone() == (0,)
     database.close()
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_a_supervisor_that_asks_is_told(
+    serve_in: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
+) -> None:
+    """Where NOTIFY_SOCKET names a socket, it hears READY when the broker listens and STOPPING when it ends."""
+    address = f"@tokenbroker-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.settimeout(60)
+        supervisor.bind(f"\0{address[1:]}" if abstract else address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with serve_in(folder) as standing:
+            assert supervisor.recv(64) == b"READY=1"
+            standing.process.terminate()
+            standing.process.communicate(timeout=60)
+        assert supervisor.recv(64) == b"STOPPING=1"
+
+
+def test_a_supervisor_that_does_not_listen_stops_nothing(
+    serve_in: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that is gone costs a line in the log."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    with serve_in(folder) as standing:
+        standing.process.terminate()
+        standing.process.communicate(timeout=60)
+    assert standing.process.returncode == 0
 
 
 def test_a_second_broker_is_refused(shell: Any, house: Any) -> None:

@@ -218,10 +218,12 @@ async def test_one_source_does_not_take_every_place(open_house: Any, prepare: An
             assert (await second.handshake(who))["type"] == "welcome"
 
 
-async def test_behind_a_proxy_one_stranger_locks_nobody_out(open_house: Any, prepare: Any, wire: Any) -> None:
+@pytest.mark.parametrize("behind", [{"bindings": (bytes(32),)}, {"shared_addresses": True}], ids=["ends TLS", "passes"])
+async def test_behind_a_proxy_one_stranger_locks_nobody_out(
+    open_house: Any, prepare: Any, wire: Any, behind: Any
+) -> None:
     """All workers come from the proxy's address, so failures from there say nothing of whoever comes next."""
-    bounds = {"failures_max": 1, "handshakes_per_source_max": 1, "bindings": (bytes(32),)}
-    async with open_house(session=bounds) as house:
+    async with open_house(session={"failures_max": 1, "handshakes_per_source_max": 1, **behind}) as house:
         who = await prepare(house)
         for _ in range(3):
             async with wire.dial(house.url) as stranger:
