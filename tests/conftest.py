@@ -111,9 +111,33 @@ def postgres_of_its_own() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def postgres_servers() -> ModuleType:
+    """The module `parts/postgres.py`: servers of a test's own, with settings, a standby, or over TLS."""
+    part = _part("postgres")
+    if part.programs() is None:
+        pytest.skip("Debian's package postgresql is not installed")
+    return part
+
+
+@pytest.fixture(scope="session")
+def poolers() -> ModuleType:
+    """The module `parts/pgbouncer.py`: PgBouncer before a PostgreSQL server."""
+    part = _part("pgbouncer")
+    if part.program() is None:
+        pytest.skip("Debian's package pgbouncer is not installed")
+    return part
+
+
+@pytest.fixture(scope="session")
 def proxies() -> ModuleType:
     """The module `parts/proxy.py`: an HTTP proxy that counts, and fails on demand."""
     return _part("proxy")
+
+
+@pytest.fixture(scope="session")
+def tcp_proxies() -> ModuleType:
+    """The module `parts/tcp_proxy.py`: a network that can be cut, frozen and pointed elsewhere."""
+    return _part("tcp_proxy")
 
 
 @pytest.hookimpl(trylast=True)

@@ -173,10 +173,11 @@ class KeepingLaws:
 
     async def test_an_update_replaces_the_whole_record(self, opener: Opener) -> None:
         """After an update every field is the new record's, those that became None or empty too."""
+        changing = [kind for kind in records.ALL if kind not in records.AUDIT]
         async with opener() as storage:
-            stored = [sample(kind, 1) for kind in records.ALL]
+            stored = [sample(kind, 1) for kind in changing]
             await storage.commit(Commit(inserts=stored))
-            after = [following(bare(kind, 1)) for kind in records.ALL]
+            after = [following(bare(kind, 1)) for kind in changing]
             await storage.commit(Commit(updates=after))
             for record in after:
                 assert await storage.get(type(record), record.key) == record

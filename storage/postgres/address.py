@@ -1,4 +1,4 @@
-"""From a storage URL to how a connection is made: hosts, TLS, timeouts. Nothing is connected here."""
+"""From a storage URL to what a connection needs: hosts, TLS, timeouts. Connecting is `connecting`'s business."""
 
 from __future__ import annotations
 
@@ -12,23 +12,33 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from storage.errors import Unreachable
 
-CONNECT_S = 10.0
-"""How long one connection may take to be made."""
 POOL_MAX = 10
-"""Connections of one replica, unless the URL says otherwise; two more are made for migrating and listening."""
+"""Connections of one replica, unless the URL says otherwise; one more listens, and one opens."""
+PORT = 5432
+SOCKETS = "/var/run/postgresql"
+"""Where a server of this machine is looked for when no host is named."""
 
 _EXAMPLE = "postgresql://tokenbroker@db1,db2/tokenbroker?target_session_attrs=read-write"
-_PASSED_ON = ("host", "port", "user", "dbname", "passfile", "target_session_attrs")
-_OURS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "pool_max", "pgbouncer")
+_PASSED_ON = ("user", "dbname", "passfile", "target_session_attrs")
+_OURS = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "pool_max", "pgbouncer")
+
+
+Place = tuple[str, int]
+"""A host name, an address or a socket's folder, and a port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """How to reach one database. shown: the URL without a password. pooled: PgBouncer, by transactions, is between."""
+    """How to reach one database.
+
+    shown: the URL without a password. pooled: PgBouncer, by transactions, is between. places: where to ask, in order.
+    arguments: what else asyncpg is told; the same for each place.
+    """
 
     shown: str
     pooled: bool
     pool_max: int
+    places: tuple[Place, ...]
     arguments: Mapping[str, Any] = field(repr=False)
 
 
@@ -55,6 +65,7 @@ def parse_address(url: str, *, statement_s: float) -> Address:
     if not parts.path.strip("/") and "dbname" not in options:
         raise Unreachable(f"storage.url names no database; it reads like {_EXAMPLE}")
     pooled = _switch(options, "pgbouncer")
+    places = _places(parts.netloc, options)
     kept = urlencode([(name, value) for name, value in given if name in _PASSED_ON])
     server = {"application_name": "tokenbroker"}
     if not pooled:
@@ -67,10 +78,12 @@ def parse_address(url: str, *, statement_s: float) -> Address:
         shown=_shown(url),
         pooled=pooled,
         pool_max=_number(options, "pool_max", POOL_MAX),
+        places=places,
         arguments={
-            "dsn": parts._replace(scheme="postgresql", query=kept).geturl(),
-            "ssl": _tls(options, _hosts(parts.netloc, options)),
-            "timeout": CONNECT_S,
+            "dsn": parts._replace(
+                scheme="postgresql", netloc="".join(parts.netloc.rpartition("@")[:2]), query=kept
+            ).geturl(),
+            "ssl": _tls(options, [host for host, _ in places]),
             "command_timeout": statement_s,
             # PgBouncer keeps no prepared statement from one transaction to the next.
             "statement_cache_size": 0 if pooled else 256,
@@ -86,19 +99,33 @@ def _shown(url: str) -> str:
     return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
 
 
-def _hosts(netloc: str, options: Mapping[str, str]) -> list[str]:
-    if "host" in options:
-        return options["host"].split(",")
-    hosts = []
+def _places(netloc: str, options: Mapping[str, str]) -> tuple[Place, ...]:
+    """The hosts with their ports, from before the path or from the options host and port, as libpq reads them."""
+    hosts, ports = [], []
     for each in netloc.rpartition("@")[2].split(","):
-        host = each[1:].partition("]")[0] if each.startswith("[") else each.partition(":")[0]
+        host, _, port = each[1:].partition("]") if each.startswith("[") else each.partition(":")
         hosts.append(unquote(host))
-    return hosts
+        ports.append(port.lstrip(":"))
+    if "host" in options:
+        hosts = options["host"].split(",")
+    if "port" in options or "host" in options:
+        ports = options.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if len(ports) != len(hosts):
+        raise Unreachable("storage.url: name one port, or one for each host")
+    return tuple((host or SOCKETS, _port(port)) for host, port in zip(hosts, ports, strict=True))
+
+
+def _port(text: str) -> int:
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**16):
+        raise Unreachable("storage.url: a port is a number from 1 to 65535")
+    return int(text or PORT)
 
 
 def _is_here(host: str) -> bool:
-    """Whether the host is this machine: a socket's folder, a loopback address, or nothing, which means a socket."""
-    if not host or host.startswith(("/", "@")) or host == "localhost":
+    """Whether the host is this machine: a socket's folder, or a loopback address."""
+    if host.startswith(("/", "@")) or host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -11,23 +11,25 @@ from contextlib import suppress
 import asyncpg
 
 from storage.news import News
-from storage.postgres.address import Address
+from storage.postgres.connecting import Connector
 
 AGAIN_S = 1.0
 """Pause before a lost connection is made anew."""
 
 
-async def listen(address: Address, news: News) -> None:
+async def listen(connector: Connector, news: News) -> None:
     """Tell `news` of positions that any replica announces, until cancelled."""
     while True:
         # What is wrong is said by the pool's next statement, to somebody whom it concerns.
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            await _listen_once(address, news)
+        with suppress(
+            asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError
+        ):
+            await _listen_once(connector, news)
         await asyncio.sleep(AGAIN_S)
 
 
-async def _listen_once(address: Address, news: News) -> None:
-    connection = await asyncpg.connect(**address.arguments)
+async def _listen_once(connector: Connector, news: News) -> None:
+    connection = await connector.connect()
     try:
         gone = asyncio.Event()
         connection.add_termination_listener(lambda _: gone.set())

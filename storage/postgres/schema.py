@@ -61,6 +61,44 @@ schema_version: what was migrated to, and the oldest schema whose release can st
 settled: ends a statement that did not find every row as it was read.
 """
 
+GUARDS = """\
+CREATE FUNCTION tokenbroker.only_closing() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  IF OLD.closed_at IS NOT NULL OR to_jsonb(OLD) - 'rev' - 'closed_at' <> to_jsonb(NEW) - 'rev' - 'closed_at' THEN
+    RAISE EXCEPTION 'a log on record may only be closed' USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER only_closing BEFORE UPDATE ON tokenbroker.audit_log
+  FOR EACH ROW EXECUTE FUNCTION tokenbroker.only_closing();
+CREATE FUNCTION tokenbroker.give_rights() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tokenbroker_broker') THEN
+    GRANT USAGE ON SCHEMA tokenbroker TO tokenbroker_broker;
+    REVOKE ALL ON ALL TABLES IN SCHEMA tokenbroker FROM tokenbroker_broker;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tokenbroker TO tokenbroker_broker;
+    REVOKE UPDATE, DELETE ON tokenbroker.audit_block, tokenbroker.checkpoint FROM tokenbroker_broker;
+    REVOKE DELETE ON tokenbroker.audit_log, tokenbroker.audit_head FROM tokenbroker_broker;
+    REVOKE UPDATE ON tokenbroker.feed FROM tokenbroker_broker;
+    REVOKE INSERT, DELETE ON tokenbroker.feed_head, tokenbroker.health FROM tokenbroker_broker;
+    REVOKE INSERT, UPDATE, DELETE ON tokenbroker.schema_version FROM tokenbroker_broker;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tokenbroker_auditor') THEN
+    GRANT USAGE ON SCHEMA tokenbroker TO tokenbroker_auditor;
+    REVOKE ALL ON ALL TABLES IN SCHEMA tokenbroker FROM tokenbroker_auditor;
+    GRANT SELECT ON tokenbroker.audit_block, tokenbroker.audit_log, tokenbroker.checkpoint,
+      tokenbroker.schema_version TO tokenbroker_auditor;
+  END IF;
+END $$;
+REVOKE EXECUTE ON FUNCTION tokenbroker.give_rights() FROM PUBLIC;
+"""
+"""What keeps the audit log from being rewritten, beside its hashes.
+
+only_closing: an audit log's row changes once, when the log is closed, whoever is connected.
+give_rights: what the roles of config/postgres/roles.sql may do with the tables that there are; every migration ends
+with it. Nothing here runs with the rights of its owner.
+"""
+
 
 def quote(identifier: str) -> str:
     """The identifier as SQL; any name is safe, keywords included."""
@@ -100,4 +138,4 @@ def table_sql(codec: Codec[Any]) -> str:
 def schema_sql(kinds: Iterable[type[Record]] = records.ALL) -> str:
     """The whole schema, tables in the order of their names."""
     tables = sorted((Codec(kind) for kind in kinds), key=lambda codec: codec.table.name)
-    return OWN + "".join(table_sql(codec) for codec in tables)
+    return OWN + "".join(table_sql(codec) for codec in tables) + GUARDS

@@ -43,6 +43,14 @@ class Postgres:
         self.sql("postgres", f'CREATE DATABASE "{name}"')
         return name
 
+    def give_roles(self, database: str) -> None:
+        """Run config/postgres/roles.sql there; each role's password is the server's."""
+        script = Path(__file__).parents[2] / "config" / "postgres" / "roles.sql"
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", self.url(database), "-f", str(script)]
+        subprocess.run(command, check=True, capture_output=True, timeout=STARTS_S)
+        for role in ("migrator", "broker", "auditor"):
+            self.sql("postgres", f"ALTER ROLE tokenbroker_{role} PASSWORD '{self.password}'")
+
     def stop(self) -> None:
         """Kill the server as a power cut would."""
         _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")

@@ -21,7 +21,8 @@ from storage.postgres.statements import Statements
 
 def _dump(postgres: Any, database: str) -> list[str]:
     """The schema as pg_dump tells it, without what differs from one dump to the next."""
-    command = [str(postgres.programs / "pg_dump"), "--schema-only", "--schema=tokenbroker", postgres.url(database)]
+    options = ("--schema-only", "--no-privileges", "--schema=tokenbroker")
+    command = [str(postgres.programs / "pg_dump"), *options, postgres.url(database)]
     dumped = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     return [line for line in dumped.splitlines() if line and not line.startswith(("--", "\\"))]
 

@@ -223,3 +223,32 @@ CREATE TABLE tokenbroker."worker" (
   "mac" bytea NOT NULL,
   PRIMARY KEY ("name")
 );
+CREATE FUNCTION tokenbroker.only_closing() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  IF OLD.closed_at IS NOT NULL OR to_jsonb(OLD) - 'rev' - 'closed_at' <> to_jsonb(NEW) - 'rev' - 'closed_at' THEN
+    RAISE EXCEPTION 'a log on record may only be closed' USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER only_closing BEFORE UPDATE ON tokenbroker.audit_log
+  FOR EACH ROW EXECUTE FUNCTION tokenbroker.only_closing();
+CREATE FUNCTION tokenbroker.give_rights() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tokenbroker_broker') THEN
+    GRANT USAGE ON SCHEMA tokenbroker TO tokenbroker_broker;
+    REVOKE ALL ON ALL TABLES IN SCHEMA tokenbroker FROM tokenbroker_broker;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tokenbroker TO tokenbroker_broker;
+    REVOKE UPDATE, DELETE ON tokenbroker.audit_block, tokenbroker.checkpoint FROM tokenbroker_broker;
+    REVOKE DELETE ON tokenbroker.audit_log, tokenbroker.audit_head FROM tokenbroker_broker;
+    REVOKE UPDATE ON tokenbroker.feed FROM tokenbroker_broker;
+    REVOKE INSERT, DELETE ON tokenbroker.feed_head, tokenbroker.health FROM tokenbroker_broker;
+    REVOKE INSERT, UPDATE, DELETE ON tokenbroker.schema_version FROM tokenbroker_broker;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'tokenbroker_auditor') THEN
+    GRANT USAGE ON SCHEMA tokenbroker TO tokenbroker_auditor;
+    REVOKE ALL ON ALL TABLES IN SCHEMA tokenbroker FROM tokenbroker_auditor;
+    GRANT SELECT ON tokenbroker.audit_block, tokenbroker.audit_log, tokenbroker.checkpoint,
+      tokenbroker.schema_version TO tokenbroker_auditor;
+  END IF;
+END $$;
+REVOKE EXECUTE ON FUNCTION tokenbroker.give_rights() FROM PUBLIC;
