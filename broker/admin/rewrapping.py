@@ -75,7 +75,7 @@ class Rewrapper:
         """
         ring = self._keys.keyring(keyring)
         wanted = self._vault.kms_keys(ring)
-        versions = await self._vault.key_versions(wanted)
+        versions = await self._vault.key_versions(ring)
         behind = sorted(
             record.id
             for record in self._authority.data_keys
@@ -109,7 +109,7 @@ class Rewrapper:
         """Rewrap the root key, if it is out of line. Tampered: its row is missing."""
         wanted = self._vault.kms_keys(None)
         record = await self.root_record()
-        if not _is_out_of_line(record.wraps, wanted, await self._vault.key_versions(wanted)):
+        if not _is_out_of_line(record.wraps, wanted, await self._vault.key_versions(None)):
             return Rewrapped(done=(), failed=(), remaining=0, next=None)
         try:
             await self.renew_root(self._entry("", ROOT, actor))

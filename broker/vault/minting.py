@@ -91,14 +91,20 @@ class DataKeyMint:
         """The KMS keys that shall wrap the data keys of `keyring`, or the root key, in the order of asking."""
         return tuple(self._kms_keys(keyring))
 
-    async def key_versions(self, kms_keys: Sequence[str]) -> dict[str, str]:
-        """The version with which each of these KMS keys wraps now; those that do not wrap now are left out.
+    async def key_versions(self, keyring: KeyringRecord | None) -> dict[str, str]:
+        """The version with which each KMS key of `kms_keys(keyring)` wraps now; those that do not are left out.
 
-        Learnt from the wrap of a key that nobody uses: what `describe` says may be of another moment, or nothing.
+        Learnt from the wrap of a key that nobody uses: what `describe` says may be of another moment, or nothing. In a
+        context as the real one has it, since a KMS may be told which contexts it serves.
         """
         versions: dict[str, str] = {}
-        context = kms_context(cluster_id=self._cluster_id, keyring="", data_key="probe", purpose="value")
-        for uri in kms_keys:
+        context = kms_context(
+            cluster_id=self._cluster_id,
+            keyring="" if keyring is None else keyring.name,
+            data_key="root" if keyring is None else "probe",
+            purpose="root" if keyring is None else "value",
+        )
+        for uri in self.kms_keys(keyring):
             if (gate := self._gates.get(uri)) is not None:
                 with suppress(KmsError):
                     versions[uri] = (await gate.wrap(os.urandom(KEY_BYTES), context)).key_version

@@ -167,9 +167,9 @@ class Vault:
         """Whether this KMS key is configured and may open what it wrapped; it may be silent just now."""
         return self._gates.opens(kms_key)
 
-    async def key_versions(self, kms_keys: Sequence[str]) -> dict[str, str]:
+    async def key_versions(self, keyring: KeyringRecord | None) -> dict[str, str]:
         """As `DataKeyMint.key_versions`."""
-        return await self._mint.key_versions(kms_keys)
+        return await self._mint.key_versions(keyring)
 
     def needs_rotation(self, record: DataKeyRecord, *, now: datetime) -> bool:
         """Whether another data key should become the active one: this one is old, or nearly out of seals."""
