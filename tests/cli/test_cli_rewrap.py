@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,21 @@ def test_what_is_not_there_is_named(house: Any) -> None:
     """A keyring and a data key."""
     assert "nokeyring" in house.shell.refused("key", "rewrap", "nokeyring")
     assert "nokey" in house.shell.refused("key", "destroy", "nokey")
+
+
+def test_what_a_silent_kms_key_holds_up_is_named(folder: Path, serve_in: Any) -> None:
+    """Exit code 1, what was left with the reason, and one line that says what to do; nothing was changed."""
+    with serve_in(folder) as house:
+        before = house.shell.json("key", "list")
+        (folder / "kms.key").rename(folder / "away")
+        ran = house.shell.run("key", "rewrap", "--json")
+        assert ran.code == 1
+        assert [total["failed"] for total in ran.document] == [1, 1]
+        assert ran.complaint.startswith("2 keys or values were left as they were")
+        assert f"{before[0]['data_key']}: " in ran.err
+        assert "root: " in ran.err
+        (folder / "away").rename(folder / "kms.key")
+        assert house.shell.json("key", "list") == before
 
 
 @pytest.mark.parametrize(
