@@ -88,6 +88,43 @@ def open_house(
     return opened
 
 
+'@pytest.fixture
+async def shared(postgres: Any, tmp_path: Path) -> Path:
+    """The configuration of a fresh cluster on PostgreSQL, which any number of replicas may serve."""
+    url = postgres.url(await asyncio.to_thread(postgres.create))
+    path = tmp_path / "shared" / "broker.toml"
+    path.parent.mkdir(mode=0o700)
+    path.write_text(f'[storage]\nurl = "{url}"\n\n[kms]\nkeys = ["local:{path.parent}/kms.key"]\n')
+    path.chmod(0o600)
+    layout = layout_of(data_dir=None, config=path)
+    await initialise(layout, own_config=True, passphrase_file=None, new_credential=False, clock=SystemClock())
+    return path
+
+
+@pytest.fixture
+def open_replica(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, house_parts: Any
+) -> Callable[..., AbstractAsyncContextManager[Any]]:
+    """Serves the cluster of `shared` in this process, under the name that is given, as often as a test wants."""
+
+    def opened(instance: str, **options: Any) -> AbstractAsyncContextManager[Any]:
+        given = {"server__instance": instance, **options}
+        serving: AbstractAsyncContextManager[Any] = house_parts.open_house(shared, monkeypatch, **given)
+        return serving
+
+    return opened
+
+
+@pytest.fixture
+async def pair(open_replica: Any, prepare: Any) -> AsyncIterator[Any]:
+    """Two replicas, `one` and `two`, with worker ci-1 that may lease github/ci."""
+    async with open_replica("one") as one, open_replica("two") as two:
+        await prepare(one)
+        two.workers = one.workers
+        await two.settled()
+        yield one, two
+
+
 @pytest.fixture
 async def house(open_house: Any, prepare: Any) -> AsyncIterator[Any]:
     """A broker with worker ci-1 that is granted github/* for a minute, and token github/ci."""
