@@ -30,6 +30,7 @@ class Commands(LazyGroup):
         "audit": "broker.cli.audit",
         "backup": "broker.cli.backup",
         "restore": "broker.cli.restore",
+        "migrate": "broker.cli.migrate",
         "recovery": "broker.cli.recovery",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storage.postgres.loading import load_postgres
 from storage.postgres.opening import open_postgres
 
-__all__ = ["open_postgres"]
+__all__ = ["load_postgres", "open_postgres"]

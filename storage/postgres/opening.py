@@ -86,6 +86,7 @@ async def opened(handle: type[S], url: str, *, prepare: Prepare, answer_s: float
         async with asyncio.TaskGroup() as tasks:
             storage = handle(
                 connections=Connections(pool=pool, tasks=tasks, answer_s=answer_s, pooled=address.pooled),
+                connector=Connector(address),
                 catalog=catalog,
                 schema=schema,
                 news=news,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
@@ -18,9 +19,12 @@ from storage.group_commit import Committer
 from storage.news import News
 from storage.port import PAGE_MAX, Change, Commit, Committed, Health, Page
 from storage.postgres.cells import row_of, stored, unescaped
+from storage.postgres.connecting import Connector
 from storage.postgres.connections import Connections
+from storage.postgres.moment import open_moment
 from storage.postgres.statements import Catalog
 from storage.postgres.writer import Writer
+from storage.sqlite.loading import write_portable
 from storage.table import Key, R, Record
 from storage.work import Outcome, Work, key_from_json, prepare
 
@@ -29,12 +33,13 @@ FEED_PRUNE_BATCH = 10_000
 
 
 class PostgresStorage:
-    """`storage.port.Storage` on one PostgreSQL database. Made by `open_postgres`."""
+    """`storage.port.Storage` and `storage.port.Backup` on one PostgreSQL database. Made by `open_postgres`."""
 
     def __init__(
         self,
         *,
         connections: Connections,
+        connector: Connector,
         catalog: Catalog,
         schema: int,
         news: News,
@@ -42,6 +47,7 @@ class PostgresStorage:
         answer_s: float,
     ) -> None:
         self._connections = connections
+        self._connector = connector
         self._catalog = catalog
         self._codecs = {kind: table.codec for kind, table in catalog.items()}
         self._schema = schema
@@ -170,6 +176,11 @@ class PostgresStorage:
             "connections": self._connections.size,
         }
         return Health(schema=self._schema, facts=facts)
+
+    async def backup(self, path: Path) -> None:
+        """See the port. An SQLite file of one moment; a connection of its own, so that no commit waits for it."""
+        async with open_moment(self._connector, self._catalog) as moment:
+            await write_portable(moment, path)
 
     async def close(self) -> None:
         """Refuse what comes, answer what was accepted. The connections are closed by who opened them."""

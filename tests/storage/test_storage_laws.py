@@ -8,22 +8,27 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import adapters
+from storage.catalog import LOADING_GROUP, adapters
 from storage.conformance import Opener, StorageLaws
-from storage.memory import open_memory
-from storage.postgres import open_postgres
-from storage.sqlite import open_sqlite
+from storage.conformance.loading import Loader, LoadingLaws
+from storage.memory import load_memory, open_memory
+from storage.postgres import load_postgres, open_postgres
+from storage.sqlite import load_sqlite, open_sqlite
 
 
-class TestSqliteLaws(StorageLaws):
+class TestSqliteLaws(StorageLaws, LoadingLaws):
     """SQLite, on disk."""
 
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Opener:
         return lambda: open_sqlite(f"sqlite:///{tmp_path}/broker.db")
 
+    @pytest.fixture
+    def loader(self, tmp_path: Path) -> Loader:
+        return lambda source: load_sqlite(f"sqlite:///{tmp_path}/broker.db", source)
 
-class TestMemoryLaws(StorageLaws):
+
+class TestMemoryLaws(StorageLaws, LoadingLaws):
     """Memory; a handle is kept open so that the store outlives those of the law."""
 
     @pytest.fixture
@@ -32,14 +37,26 @@ class TestMemoryLaws(StorageLaws):
         async with open_memory(url):
             yield lambda: open_memory(url)
 
+    @pytest.fixture
+    def loader(self, request: pytest.FixtureRequest) -> Loader:
+        return lambda source: load_memory(f"memory:{request.node.name}", source)
 
-class TestPostgresLaws(StorageLaws):
+
+class TestPostgresLaws(StorageLaws, LoadingLaws):
     """PostgreSQL, a fresh database for each law."""
 
     @pytest.fixture
-    def opener(self, postgres: Any) -> Opener:
-        url = postgres.url(postgres.create())
+    def url(self, postgres: Any) -> str:
+        made: str = postgres.url(postgres.create())
+        return made
+
+    @pytest.fixture
+    def opener(self, url: str) -> Opener:
         return lambda: open_postgres(url)
+
+    @pytest.fixture
+    def loader(self, url: str) -> Loader:
+        return lambda source: load_postgres(url, source)
 
 
 ENROLLED = {
@@ -53,3 +70,4 @@ ENROLLED = {
 def test_every_adapter_has_enrolled() -> None:
     """An adapter that the catalog offers without running the laws fails here."""
     assert set(adapters()) == set(ENROLLED)
+    assert set(adapters(LOADING_GROUP)) == {name for name, laws in ENROLLED.items() if issubclass(laws, LoadingLaws)}
