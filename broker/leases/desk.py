@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from broker.audit.entries import Entry
 from broker.clock import Clock
@@ -77,12 +77,13 @@ class Desk:
             self._fail(operation, RateLimited("the broker has too many requests waiting", retry_after_s=0.5))
 
     def _again(self, operation: Operation, error: BrokerError | None) -> None:
-        """Back from fetching: decide anew, or fail with what fetching met."""
-        if error is None:
-            self._waiting.go_on(operation)
-            self._wake.set()
-        else:
+        """Back from fetching: decide anew, or fail with what fetching met; a refusal goes on record like any other."""
+        if error is not None and not _is_recorded(operation, error):
             self._fail(operation, error)
+            return
+        operation.refused = error
+        self._waiting.go_on(operation)
+        self._wake.set()
 
     async def run(self) -> None:
         """Carry out operations until cancelled; a batch being written then is whole or absent, and unanswered."""
@@ -139,6 +140,9 @@ class Desk:
             if trouble and operation.gives:
                 self._fail(operation, Unavailable(trouble))
                 continue
+            if operation.refused is not None:
+                self._refuse(batch, operation, operation.refused)
+                continue
             try:
                 operation.decide(batch)
             except Missing as missing:
@@ -189,7 +193,7 @@ class Desk:
                 self._fail(operation, bug(error))
 
     def _refuse(self, batch: Batch, operation: Operation, error: BrokerError) -> None:
-        if isinstance(operation, Grant) and isinstance(error, (Denied, NotFound)):
+        if _is_recorded(operation, error):
             entry = self._refusals.note(operation, error, now=batch.now, mono=batch.mono)
             if entry is not None:
                 batch.entries.append(entry)
@@ -198,3 +202,8 @@ class Desk:
     def _fail(self, operation: Operation, error: BrokerError) -> None:
         self.counts.failed[error.code] = self.counts.failed.get(error.code, 0) + 1
         operation.fail(error)
+
+
+def _is_recorded(operation: Operation, error: BrokerError) -> TypeGuard[Grant]:
+    """Whether a refusal goes on record: a worker asked for what it may not have, or for what is not there."""
+    return isinstance(operation, Grant) and isinstance(error, (Denied, NotFound))

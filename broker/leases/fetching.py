@@ -20,6 +20,7 @@ from storage.errors import Refused, StorageError
 from storage.records import LeaseRecord, VersionRecord
 
 Again = Callable[[Operation, BrokerError | None], None]
+_Key = tuple[str, str, Caller]
 
 
 class Fetching:
@@ -30,7 +31,7 @@ class Fetching:
         self._again = again
         self._tasks: asyncio.TaskGroup | None = None
         self._rows: list[tuple[Operation, Missing]] = []
-        self._keys: dict[tuple[str, str], list[tuple[Operation, str]]] = {}
+        self._keys: dict[_Key, list[tuple[Operation, str]]] = {}
         self._running = 0
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -121,13 +122,14 @@ class Fetching:
         self._again(operation, failure)
 
     def _fetch_key(self, operation: Operation, version: VersionRecord, caller: Caller) -> None:
-        name = (version.data_key, caller.worker)
+        # All of the caller: a worker that has just joined a group must not hear what was said of it without.
+        name = (version.data_key, version.keyring, caller)
         waiting = self._keys.setdefault(name, [])
         waiting.append((operation, version.token))
         if len(waiting) == 1:
             self._spawn(self._warm(name, version, caller))
 
-    async def _warm(self, name: tuple[str, str], version: VersionRecord, caller: Caller) -> None:
+    async def _warm(self, name: _Key, version: VersionRecord, caller: Caller) -> None:
         failure: BrokerError | None = None
         try:
             (await self._context.vault.open(version, caller)).wipe()

@@ -46,7 +46,7 @@ class Operation(ABC):
     longer can raise; memory changes in `done`.
     """
 
-    __slots__ = ("attempts", "fetched", "leases_named", "line")
+    __slots__ = ("attempts", "fetched", "leases_named", "line", "refused")
 
     ATTEMPTS_MAX: ClassVar[int] = 16
     gives: ClassVar[bool] = False
@@ -58,6 +58,8 @@ class Operation(ABC):
         self.leases_named = leases_named
         self.attempts = 0
         self.fetched: Mapping[str, LeaseRecord | None] = _NOTHING
+        self.refused: BrokerError | None = None
+        """Why it will not happen, found out while something was fetched for it; the next batch records it."""
 
     @abstractmethod
     def touches(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from broker.errors import BrokerError
 from broker.leases.answers import wire_code
 from broker.leases.context import NotAllowed
 from broker.leases.granting import Grant
+from broker.vault.errors import CallerDenied
 
 K = TypeVar("K")
 
@@ -64,7 +65,7 @@ class Refusals:
             token=operation.token,
             session=session,
             code=code,
-            reason=error.reason if isinstance(error, NotAllowed) else code,
+            reason=error.reason if isinstance(error, (NotAllowed, CallerDenied)) else code,
             count=count,
         )
 

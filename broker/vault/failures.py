@@ -40,7 +40,7 @@ class KeyFailure:
         """A fresh exception that tells this failure."""
         key = f"data key {self.data_key!r} of keyring {self.keyring!r}"
         # What a KMS said is for operators; our own words about our own records are for whoever asked.
-        why = "the operator finds the reason in the audit log" if self.kms_key else self.detail
+        why = "the operator finds the reason in the broker's log and status" if self.kms_key else self.detail
         error: KeyUnavailable | KeyDenied | CallerDenied | KeyCorrupt
         match self.kind:
             case FailureKind.UNAVAILABLE:
@@ -51,7 +51,8 @@ class KeyFailure:
                 text = f"{key} is refused: {why}"
                 error = KeyDenied(text, retry_after_s=retry_after_s)
             case FailureKind.CALLER_DENIED:
-                error = CallerDenied(f"{key} is refused to this worker by its KMS: {why}")
+                told = "that is in the audit log" if self.kms_key else self.detail
+                error = CallerDenied(f"{key} is refused to this worker by its KMS: {told}")
             case FailureKind.CORRUPT:
                 error = KeyCorrupt(f"{key} is not what was written ({why}); restore its row, then flush the keys")
         error.data_key, error.kms_key, error.reason = self.data_key, self.kms_key, self.reason

@@ -48,6 +48,34 @@ def clouds() -> ModuleType:
     return _beside("clouds")
 
 
+@pytest.fixture(params=["aws-kms", "transit"])
+async def cloud(
+    *,
+    request: pytest.FixtureRequest,
+    clouds: Any,
+    moto: Any,
+    bao: Any,
+    bao_servers: Any,
+    proxies: Any,
+    aws_environment: None,
+    tmp_path: Path,
+) -> AsyncIterator[Any]:
+    """A KMS behind a proxy: AWS KMS, then transit (`clouds.Cloud`)."""
+    home = tmp_path / "cloud"
+    home.mkdir(mode=0o700)
+    played = (
+        clouds.aws(moto, proxies) if request.param == "aws-kms" else clouds.transit(bao, bao_servers, proxies, home)
+    )
+    async with played as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def deciders() -> ModuleType:
+    """The module `deciders`."""
+    return _beside("deciders")
+
+
 @pytest.fixture(scope="session")
 def serving() -> Any:
     """Starts a broker in a process of its own."""
@@ -88,7 +116,7 @@ def open_house(
     return opened
 
 
-'@pytest.fixture
+@pytest.fixture
 async def shared(postgres: Any, tmp_path: Path) -> Path:
     """The configuration of a fresh cluster on PostgreSQL, which any number of replicas may serve."""
     url = postgres.url(await asyncio.to_thread(postgres.create))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,6 @@ DATA_KEYS = 3
 SOFT_S = 60.0
 TTLS = 'cache_soft_ttl = "60s"\ncache_hard_ttl = "900s"'
 ACTOR = "admin:root"
-
-
-@pytest.fixture(params=["aws-kms", "transit"])
-async def cloud(
-    *,
-    request: pytest.FixtureRequest,
-    clouds: Any,
-    moto: Any,
-    bao: Any,
-    bao_servers: Any,
-    proxies: Any,
-    aws_environment: None,
-    tmp_path: Path,
-) -> AsyncIterator[Any]:
-    """The KMS of the story."""
-    home = tmp_path / "cloud"
-    home.mkdir(mode=0o700)
-    played = (
-        clouds.aws(moto, proxies) if request.param == "aws-kms" else clouds.transit(bao, bao_servers, proxies, home)
-    )
-    async with played as opened:
-        yield opened
 
 
 class Story:
