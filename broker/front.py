@@ -33,6 +33,7 @@ def make_app(broker: Broker) -> web.Application:
         scratch=_scratch(broker),
         reveal_allowed=broker.settings.admin.reveal,
         facts=_facts(broker),
+        replicas=lambda: broker.roll.known,
         settled=broker.feed.caught_up,
     )
     app = make_api(services=services, checks=make_checks(broker), registry=make_registry(broker))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ from broker.vault.gate import KmsHealth
 from broker.vault.root import Root
 from broker.vault.vault import Vault
 from storage.port import Storage
+from storage.records import ReplicaRecord
 
 REQUEST_KEY: Final = "request-fingerprint"
 """The label under which the key for fingerprints of requests is derived from the root key."""
@@ -43,6 +44,11 @@ async def no_facts() -> Facts:
     return {}
 
 
+def no_replicas() -> Sequence[ReplicaRecord]:
+    """Nobody is known to serve."""
+    return ()
+
+
 async def settled_at_once() -> None:
     """Nothing to wait for."""
 
@@ -50,8 +56,9 @@ async def settled_at_once() -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
     """The services behind the API. kms_health: every KMS key as this replica knows it. facts: what `status` tells
-    besides. settled: returns when this replica acts on every change committed before the call. request_key: what
-    fingerprints of requests are made with."""
+    besides. replicas: who serves this database, as last seen. settled: returns when this replica acts on every change
+    committed before the call. request_key: what fingerprints of requests are made with.
+    """
 
     cluster_id: str
     request_key: bytes = field(repr=False)
@@ -77,6 +84,7 @@ class Services:
     snapshots: Snapshots
     kms_health: Callable[[], tuple[KmsHealth, ...]]
     facts: Callable[[], Awaitable[Facts]]
+    replicas: Callable[[], Sequence[ReplicaRecord]]
     settled: Callable[[], Awaitable[None]]
 
 
@@ -93,6 +101,7 @@ def make_services(
     scratch: Path,
     reveal_allowed: bool = True,
     facts: Callable[[], Awaitable[Facts]] = no_facts,
+    replicas: Callable[[], Sequence[ReplicaRecord]] = no_replicas,
     settled: Callable[[], Awaitable[None]] = settled_at_once,
 ) -> Services:
     """Build every admin service from what they share.
@@ -130,5 +139,6 @@ def make_services(
         snapshots=Snapshots(storage=storage, authority=authority, clock=clock, scratch=scratch),
         kms_health=vault.health,
         facts=facts,
+        replicas=replicas,
         settled=settled,
     )

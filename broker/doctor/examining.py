@@ -18,6 +18,7 @@ from broker.doctor.findings import Finding, failed, ok, skipped, warning
 from broker.doctor.kms_keys import examine_kms
 from broker.doctor.machine import examine_clock, examine_machine
 from broker.doctor.reading import NoWriter
+from broker.doctor.replicas import examine_replicas, serving
 from broker.errors import BrokerError, StartRefused, Tampered
 from broker.exclusive import InUse, database_file, exclusive
 from broker.foundations import refuse_stranding, vault_settings
@@ -85,7 +86,11 @@ async def _examine_data(settings: Settings, clock: Clock) -> AsyncIterator[Findi
             except InUse:
                 served = True
             storage = await stack.enter_async_context(open_storage(url))
+            living = await serving(storage)
+            served = served or settings.instance in {row.instance for row in living}
             yield await _storage(storage, served=served)
+            for finding in await examine_replicas(storage, living, clock):
+                yield finding
             keys: list[Kms] = []
             async for finding in examine_kms(settings, stack, keys):
                 yield finding

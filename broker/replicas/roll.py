@@ -55,7 +55,8 @@ class _Seen:
 class Roll:
     """This replica's own row, and what it knows of the others. Made by `on_the_roll`.
 
-    skew: how its clock stands. lapses: how often it was found silent by others and came back.
+    known: every row as it was last seen. skew: how its clock stands. lapses: how often it was found silent by others
+    and came back.
     """
 
     def __init__(self, *, storage: Storage, clock: Clock, record: ReplicaRecord) -> None:
@@ -66,7 +67,12 @@ class Roll:
         self.record = record
         self.skew = Skew()
         self.lapses = 0
-        self.alive = 1
+        self.known: tuple[ReplicaRecord, ...] = (record,)
+
+    @property
+    def alive(self) -> int:
+        """How many replicas serve, this one among them."""
+        return sum(row.ended_at is None for row in self.known)
 
     @property
     def shared(self) -> bool:
@@ -139,10 +145,10 @@ class Roll:
 
     async def _observe(self) -> None:
         """Look at the others; end the rows of those that stand still."""
-        rows = {row.instance: row for row in await replicas(self._storage)}
+        self.known = tuple(await replicas(self._storage))
+        rows = {row.instance: row for row in self.known}
         for gone in self._seen.keys() - rows.keys():
             del self._seen[gone]
-        self.alive = sum(row.ended_at is None for row in rows.values())
         for row in rows.values():
             seen = self._seen.get(row.instance)
             if seen is None or seen.rev != row.rev:

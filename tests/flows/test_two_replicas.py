@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tomllib
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from broker.clock import SystemClock
+from broker.doctor.examining import examine
+from broker.setup.layout import Layout
 from storage.records import KeyringRecord
 
 ROOT = "admin:root"
@@ -188,3 +194,27 @@ async def test_what_runs_out_is_ended_once(pair: Any, welcomed: Any, where: str)
         assert [(await one.row(lease)).rev for lease in (held, left)] == [2, 2]
         assert house.broker.desk.counts.failed == {}
         assert len(house.broker.context.holdings) == 0
+
+
+async def test_status_names_every_replica(pair: Any, shared: Path) -> None:
+    """Whichever is asked, all that serve the database are listed."""
+    credential = tomllib.loads((shared.parent / "profile.toml").read_text())["credential"]
+    headers = {"Authorization": f"Bearer {credential}"}
+    for house in pair:
+        await house.until(lambda house=house: house.broker.roll.alive == 2, within_s=10)
+        async with aiohttp.ClientSession() as http, http.get(f"{house.url}/v1/status", headers=headers) as answer:
+            listed = (await answer.json())["replicas"]
+        assert [(row["instance"], row["ended_at"]) for row in listed] == [("one", None), ("two", None)]
+
+
+async def test_doctor_knows_who_serves(pair: Any, shared: Path) -> None:
+    """It names the replicas, compares clocks, and writes nothing beside one that serves under the same name."""
+    config = shared.with_name("two.toml")
+    config.write_text(shared.read_text() + '\n[server]\ninstance = "two"\n')
+    config.chmod(0o600)
+    layout = Layout(folder=shared.parent, config=config)
+    findings = {finding.check: finding for finding in await examine(layout, SystemClock())}
+    assert {name for name in ("one (", "two (") if name in findings["replicas"].said} == {"one (", "two ("}
+    assert findings["clock skew"].state == "ok"
+    assert "nothing was written" in findings["storage"].said
+    assert findings["audit log"].state == "ok"

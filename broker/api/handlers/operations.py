@@ -9,7 +9,7 @@ from broker.admin.roles import ADMINS, EVERYONE
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route, Stream
 from broker.api.services import Services
 from broker.api.turns import Turn
-from broker.api.views.audit import Status, kms_view
+from broker.api.views.audit import Status, kms_view, replica_view
 
 
 async def show_status(services: Services, _call: Call[Nothing, Nothing, Nothing]) -> Reply:
@@ -20,6 +20,7 @@ async def show_status(services: Services, _call: Call[Nothing, Nothing, Nothing]
         version=version("tokenbroker"),
         now=services.clock.now(),
         kms=[kms_view(health) for health in services.kms_health()],
+        replicas=[replica_view(row) for row in services.replicas()],
         facts=dict(await services.facts()),
     )
     return Reply(body=status)

@@ -12,6 +12,7 @@ from broker.api.views.common import Answer, Instant, Request
 from broker.audit.prove import Proof
 from broker.audit.report import Report
 from broker.vault.gate import KmsHealth
+from storage.records import ReplicaRecord
 
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
@@ -68,20 +69,44 @@ class KmsState(Answer, frozen=True, kw_only=True):
     last_error: str
 
 
+class Replica(Answer, frozen=True, kw_only=True):
+    """A replica on this database. ended_at: it left or fell silent, and its sessions are still to be closed."""
+
+    instance: str
+    release: str
+    started_at: Instant
+    seen_at: Instant
+    ended_at: Instant | None
+
+
 class Status(Answer, frozen=True, kw_only=True):
-    """This replica. kms: its KMS keys. facts: numbers and words for people, without a promise."""
+    """This replica. kms: its KMS keys. replicas: all that serve this database, as it last saw them. facts: numbers and
+    words for people, without a promise.
+    """
 
     cluster: str
     instance: str
     version: str
     now: Instant
     kms: list[KmsState]
+    replicas: list[Replica]
     facts: dict[str, str | int | float | bool]
 
 
 def entry_view(entry: TailEntry) -> AuditEntry:
     """An entry as answers show it."""
     return AuditEntry(log=entry.log, seq=entry.seq, entry=msgspec.Raw(entry.text))
+
+
+def replica_view(row: ReplicaRecord) -> Replica:
+    """A replica's row as answers show it."""
+    return Replica(
+        instance=row.instance,
+        release=row.release,
+        started_at=row.started_at,
+        seen_at=row.seen_at,
+        ended_at=row.ended_at,
+    )
 
 
 def kms_view(health: KmsHealth) -> KmsState:
