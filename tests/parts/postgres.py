@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +63,29 @@ class Postgres:
         log = self.folder / "log"
         _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-t", STARTS_S, "-l", log, "start")
 
+    def kill(self) -> None:
+        """Kill every process of the server at once, as kill -9 does."""
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop every process where it is: connections stay, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let frozen processes go on."""
+        self._signal(signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Make a standby the primary; return when it takes writes."""
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-t", STARTS_S, "promote")
+
+    def _signal(self, what: signal.Signals) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            first = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+            for pid in (first, *_children(first)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), what)
+
     def sql(self, database: str, text: str, *, user: str = "postgres") -> str:
         """What psql prints for `text`. CalledProcessError: it failed."""
         done = subprocess.run(
@@ -73,52 +99,72 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def serving(*settings: str) -> Iterator[Postgres]:
-    """A fresh server while the context lasts. settings: lines for postgresql.conf."""
+def serving(*settings: str, files: Mapping[str, bytes] | None = None) -> Iterator[Postgres]:
+    """A fresh server while the context lasts. settings: lines for postgresql.conf. files: put into the data folder."""
     bin_folder = programs()
     assert bin_folder is not None, "Debian's package postgresql is not installed"
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     password = secrets.token_hex(16)
-    try:
-        data = folder / "data"
+    with _folder() as folder:
         secret = folder / "password"
         secret.write_text(password)
-        _hand_over(folder)
-        _run(
-            bin_folder / "initdb",
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "-A",
-            "scram-sha-256",
-            f"--pwfile={secret}",
-            "-E",
-            "UTF8",
-            "--locale=C",
-        )
-        port = _free_port()
-        with (data / "postgresql.conf").open("a") as conf:
-            conf.write(
-                "\n".join(
-                    (
-                        f"port = {port}",
-                        "listen_addresses = '127.0.0.1'",
-                        f"unix_socket_directories = '{folder}'",
-                        "max_connections = 200",
-                        *settings,
-                        "",
-                    )
-                )
-            )
-        server = Postgres(port=port, folder=folder, programs=bin_folder, password=password)
-        server.start()
-        try:
+        _hand_over(secret)
+        options = ("-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C")
+        _run(bin_folder / "initdb", "-D", folder / "data", *options)
+        for name, content in (files or {}).items():
+            path = folder / "data" / name
+            path.write_bytes(content)
+            path.chmod(0o600)
+            _hand_over(path)
+        server = Postgres(port=_free_port(), folder=folder, programs=bin_folder, password=password)
+        with _running(server, "max_connections = 200", *settings):
             yield server
-        finally:
-            server.stop()
+
+
+@contextlib.contextmanager
+def standby(primary: Postgres) -> Iterator[Postgres]:
+    """A synchronous standby of `primary` while the context lasts: the primary acknowledges only what is here too."""
+    with _folder() as folder:
+        server = dataclasses.replace(primary, port=_free_port(), folder=folder)
+        source = f"{primary.url('postgres')}?application_name=standby"
+        _run(
+            primary.programs / "pg_basebackup", "-D", folder / "data", "-X", "stream", "-c", "fast", "-R", "-d", source
+        )
+        with _running(server):
+            primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+            primary.sql("postgres", "SELECT pg_reload_conf()")
+            until = time.monotonic() + STARTS_S
+            while primary.sql("postgres", "SELECT sync_state FROM pg_stat_replication") != "sync":
+                assert time.monotonic() < until, "the standby does not follow"
+                time.sleep(0.05)
+            yield server
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    try:
+        _hand_over(folder)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(server: Postgres, *settings: str) -> Iterator[None]:
+    own = (
+        f"port = {server.port}",
+        "listen_addresses = '127.0.0.1'",
+        f"unix_socket_directories = '{server.folder}'",
+    )
+    with (server.folder / "data" / "postgresql.conf").open("a") as conf:
+        conf.write("\n".join((*own, *settings, "")))
+    server.start()
+    try:
+        yield
+    finally:
+        server.thaw()
+        with contextlib.suppress(subprocess.CalledProcessError):  # the test killed it
+            server.stop()
 
 
 def _run(*command: object) -> None:
@@ -132,11 +178,19 @@ def _user() -> str | None:
     return "postgres" if os.getuid() == 0 else None
 
 
-def _hand_over(folder: Path) -> None:
+def _children(pid: str) -> list[str]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(")")[2].split()[1] == pid:
+                found.append(stat.parent.name)
+    return found
+
+
+def _hand_over(path: Path) -> None:
     if os.getuid() == 0:
         owner = pwd.getpwnam("postgres")
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
+        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _free_port() -> int:

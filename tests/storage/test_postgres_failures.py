@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import asyncpg
@@ -133,6 +134,64 @@ async def test_a_stopped_server_is_unavailable_and_serves_again(postgres_of_its_
         assert done.first_seq == 2
         found = {record.key for record in (await storage.select(LeaseRecord)).records}
         assert found == {lease(1).key, lease(3).key}
+
+
+async def test_a_frozen_server_keeps_nobody_waiting(postgres_of_its_own: Any) -> None:
+    """While every process of the server is stopped, calls are Unavailable in their time; thawed, it serves."""
+    name = postgres_of_its_own.create()
+    async with open_postgres(postgres_of_its_own.url(name), answer_s=0.5) as storage:
+        await storage.commit(Commit(inserts=[lease(1)]))
+        postgres_of_its_own.freeze()
+        calls = [
+            *(storage.commit(Commit(inserts=[lease(n)])) for n in range(2, 30)),
+            *(storage.get(LeaseRecord, lease(1).key) for _ in range(30)),
+            storage.position(),
+            storage.check(),
+        ]
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Unavailable}, outcomes
+        postgres_of_its_own.thaw()
+        async with asyncio.timeout(30):
+            while not await _try(storage.commit(Commit(inserts=[lease(99)]))):
+                continue
+            assert await storage.get(LeaseRecord, lease(99).key) == lease(99)
+
+
+async def test_closing_does_not_wait_for_a_frozen_server(postgres_of_its_own: Any) -> None:
+    """Leaving the handle while nobody answers ends soon, and the commit on its way is Unavailable."""
+    name = postgres_of_its_own.create()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        async with open_postgres(postgres_of_its_own.url(name), answer_s=0.5) as storage:
+            postgres_of_its_own.freeze()
+            commit = tasks.create_task(_try(storage.commit(Commit(inserts=[lease(1)]))))
+            await asyncio.sleep(0)
+        assert await commit is False
+
+
+async def test_who_is_cancelled_breaks_no_connection(postgres: Any) -> None:
+    """Readers that are cancelled again and again leave the connections as they are, for the next ones."""
+    name = postgres.create()
+    mine = f"SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    async with open_postgres(postgres.url(name, options="?pool_max=2")) as storage:
+        await asyncio.gather(*(storage.position() for _ in range(20)))
+        before = postgres.sql("postgres", mine)
+        for moment in range(60):
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(storage.position())
+                for _ in range(moment % 12):
+                    await asyncio.sleep(0)
+                reading.cancel()
+        assert await storage.position() == 0
+        assert set(before.split()) <= set(postgres.sql("postgres", mine).split())
+
+
+async def _try(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except Unavailable:
+        return False
+    return True
 
 
 async def test_what_a_column_cannot_hold_harms_no_other(postgres: Any) -> None:
