@@ -1,6 +1,6 @@
 """Files that only their owner may read: written whole or not at all, and durable; refused when others can read them.
 
-What is in them does not live here. Key files of a local KMS have their own rules (`kms.local.private_files`).
+What is in them does not live here. Key files of a local KMS have their own rules (`kms.private_files`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 
 from kms.errors import Corrupt
-from kms.framing import framed
+from kms.framing import framed_context
 from kms.port import KEY_BYTES
 
 BOUND_BYTES = 80
@@ -42,5 +42,4 @@ def unbind(bound: bytes, context: Mapping[str, str]) -> bytes:
 
 def _tag(key: bytes, nonce: bytes, context: Mapping[str, str]) -> bytes:
     """HMAC-SHA256 under the key itself over label, nonce, and names and values sorted by name."""
-    pairs = (part.encode() for name in sorted(context) for part in (name, context[name]))
-    return hmac.digest(key, framed(LABEL, nonce, *pairs), "sha256")
+    return hmac.digest(key, framed_context(LABEL, nonce, context=context), "sha256")

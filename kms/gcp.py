@@ -36,7 +36,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import grpc_
 
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError, Unavailable
-from kms.framing import framed
+from kms.framing import framed_context
 from kms.key_uri import split_uri
 from kms.naming import naming
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
@@ -407,7 +407,7 @@ class GcpKms:
 
     async def _encrypt(self, key: bytes, context: Mapping[str, str]) -> tuple[Wrap, int]:
         """The wrap, and the protection level of the version that made it."""
-        aad = _bound(context)
+        aad = framed_context(LABEL, context=context)
         request = kms_v1.EncryptRequest(
             name=self._name,
             plaintext=key,
@@ -426,7 +426,7 @@ class GcpKms:
         return Wrap(key_version=version[1], blob=answer.ciphertext), answer.protection_level
 
     async def _decrypt(self, blob: bytes, context: Mapping[str, str]) -> bytes:
-        aad = _bound(context)
+        aad = framed_context(LABEL, context=context)
         request = kms_v1.DecryptRequest(
             name=self._name,
             ciphertext=blob,
@@ -452,10 +452,6 @@ class GcpKms:
             # What gRPC gives for bytes that are no message of this kind.
             raise Corrupt("its answer is no message of Google Cloud KMS; look at who answers at the endpoint")
         return answer
-
-
-def _bound(context: Mapping[str, str]) -> bytes:
-    return framed(LABEL, *(part.encode() for name in sorted(context) for part in (name, context[name])))
 
 
 def _compare(data: bytes, crc32c: int | None) -> None:

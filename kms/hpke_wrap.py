@@ -8,14 +8,11 @@ promises secrecy and binding, not origin; the broker MACs the rows that hold wra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from kms.errors import Corrupt
-from kms.framing import framed
 from kms.port import KEY_BYTES
 
 MESSAGE_BYTES = 32 + KEY_BYTES + 16
@@ -23,7 +20,7 @@ MESSAGE_BYTES = 32 + KEY_BYTES + 16
 
 
 def encrypt_key(key: bytes, *, public_key: X25519PublicKey, info: bytes) -> bytes:
-    """The message that only the private key opens, under an equal `info`. key: 32 bytes."""
+    """The message that only the private key opens, under an equal `info` (RFC 9180, section 5.1). key: 32 bytes."""
     return _suite().encrypt(key, public_key, info)
 
 
@@ -33,15 +30,6 @@ def decrypt_key(message: bytes, *, private_key: X25519PrivateKey, info: bytes) -
         return _suite().decrypt(message, private_key, info)
     except (InvalidTag, ValueError) as error:
         raise Corrupt from error
-
-
-def bound_info(*fields: bytes, context: Mapping[str, str]) -> bytes:
-    """The HPKE `info` (RFC 9180, section 5.1): these fields, then the context's names and values sorted by name.
-
-    Framed, so that no other fields and context give the same bytes. Python sorts text by code point, which is the
-    order of its UTF-8 bytes as well.
-    """
-    return framed(*fields, *(part.encode() for name in sorted(context) for part in (name, context[name])))
 
 
 def _suite() -> Suite:

@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 
-from kms.framing import framed
+from kms.framing import framed_context
 
 DIGEST_NAME = "tokenbroker-context"
 """The pair that carries the digest of the whole context."""
@@ -21,7 +21,7 @@ def sent_context(context: Mapping[str, str]) -> dict[str, str]:
     AWS refuses empty values, and IAM conditions know few characters: pairs with others are left out. The digest
     (docs/spec/kms-aws.md) binds every pair, also those, and where one text ends and the next begins.
     """
-    pairs = (part.encode() for name in sorted(context) for part in (name, context[name]))
-    digest = urlsafe_b64encode(sha256(framed(b"tokenbroker/kms-aws/v1", *pairs)).digest()).decode().rstrip("=")
+    whole = sha256(framed_context(b"tokenbroker/kms-aws/v1", context=context)).digest()
+    digest = urlsafe_b64encode(whole).decode().rstrip("=")
     plain = {name: value for name, value in context.items() if _SENT.fullmatch(name) and _SENT.fullmatch(value)}
     return {**plain, DIGEST_NAME: digest}

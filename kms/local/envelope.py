@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from kms.errors import Corrupt
-from kms.hpke_wrap import MESSAGE_BYTES, bound_info, decrypt_key, encrypt_key
+from kms.framing import framed_context
+from kms.hpke_wrap import MESSAGE_BYTES, decrypt_key, encrypt_key
 
 BLOB_FORMAT = 1
 """First byte of every blob; another layout takes another number."""
@@ -50,4 +51,4 @@ def version_of(blob: bytes) -> int:
 
 def info(*, key_id: str, version: int, context: Mapping[str, str]) -> bytes:
     """The HPKE `info`: label, key id, version, then the context."""
-    return bound_info(INFO_LABEL, key_id.encode(), str(version).encode(), context=context)
+    return framed_context(INFO_LABEL, key_id.encode(), str(version).encode(), context=context)

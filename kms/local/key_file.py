@@ -17,7 +17,7 @@ from kms.errors import BadKey
 from kms.local.document import FILE_BYTES_MAX, FORMAT, VERSIONS_MAX, KeyDocument, State, VersionEntry, parse, render
 from kms.local.opened import open_document
 from kms.local.passphrase import check_passphrase, derive_sealing_key, fresh_parameters, seal_private_key
-from kms.local.private_files import create_private, locked, read_private, replace_private
+from kms.private_files import create_private, locked, read_private, replace_private
 
 
 def create_key_file(path: Path, passphrase: bytes | None = None) -> None:

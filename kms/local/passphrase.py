@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from kms.errors import BadKey
 from kms.framing import framed
 from kms.local.document import Argon2Entry
-from kms.local.private_files import read_private
 from kms.local.uri import LocalUri
+from kms.private_files import read_private
 
 PASSPHRASE_BYTES_MAX = 1024
 """Longest passphrase."""

@@ -14,8 +14,8 @@ from kms.local.document import FILE_BYTES_MAX, parse
 from kms.local.opened import OpenedKey, open_document
 from kms.local.passphrase import read_passphrase
 from kms.local.policy import POLICY_BYTES_MAX, Policy, parse_policy
-from kms.local.private_files import Stamp, read_private, stamp
 from kms.local.uri import LocalUri
+from kms.private_files import Stamp, read_private, stamp
 
 Stamps = tuple[Stamp | None, ...]
 

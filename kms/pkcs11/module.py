@@ -20,11 +20,11 @@ from pkcs11 import Session, Token, TokenFlag
 from pkcs11.exceptions import PKCS11Error
 
 from kms.errors import BadKey, Denied, Unavailable
-from kms.local.private_files import Stamp, read_private, stamp
 from kms.pkcs11.answers import PIN_REFUSED, translated
 from kms.pkcs11.calls import CallThread
 from kms.pkcs11.ending import end, keep_from_ending
 from kms.pkcs11.uri import Pkcs11Uri
+from kms.private_files import Stamp, read_private, stamp
 
 if TYPE_CHECKING:
     from pkcs11._pkcs11 import lib as Library  # noqa: N812 - a class

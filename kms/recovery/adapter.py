@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied
 from kms.key_uri import split_uri
-from kms.local.private_files import read_private
 from kms.naming import naming
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
+from kms.private_files import read_private
 from kms.recovery.envelope import key_id, unwrap_key, wrap_key
 from kms.recovery.text import PAPER_BYTES_MAX, public_text, read_paper, read_public
 

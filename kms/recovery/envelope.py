@@ -12,7 +12,8 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from kms.errors import Corrupt
-from kms.hpke_wrap import MESSAGE_BYTES, bound_info, decrypt_key, encrypt_key
+from kms.framing import framed_context
+from kms.hpke_wrap import MESSAGE_BYTES, decrypt_key, encrypt_key
 
 BLOB_FORMAT = 1
 """First byte of every blob; another layout takes another number."""
@@ -47,4 +48,4 @@ def unwrap_key(blob: bytes, *, private_key: X25519PrivateKey, context: Mapping[s
 
 def info(name: bytes, context: Mapping[str, str]) -> bytes:
     """The HPKE `info`: label, key id, then the context."""
-    return bound_info(INFO_LABEL, name, context=context)
+    return framed_context(INFO_LABEL, name, context=context)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from kms.bounds import check_blob
 from kms.errors import Corrupt
-from kms.framing import framed
+from kms.framing import framed_context
 from kms.port import KEY_BYTES, Wrap
 
 LABEL = b"tokenbroker/kms-transit/v1"
@@ -23,8 +23,7 @@ _CIPHERTEXT = re.compile(rb"vault:v([1-9][0-9]{0,9}):([A-Za-z0-9+/]+={0,2})")
 
 def associated_data(context: Mapping[str, str]) -> str:
     """The base64 of label, names and values, framed, sorted by name; two different contexts never encode alike."""
-    pairs = (part.encode() for name in sorted(context) for part in (name, context[name]))
-    return b64encode(framed(LABEL, *pairs)).decode()
+    return b64encode(framed_context(LABEL, context=context)).decode()
 
 
 def wrap_of(ciphertext: str) -> Wrap:

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from kms.errors import BadKey, Denied
-from kms.local.private_files import Stamp, read_private, stamp
+from kms.private_files import Stamp, read_private, stamp
 from kms.transit.errors import Forbidden, Step
 from kms.transit.server import Server
 from kms.transit.uri import TransitUri

@@ -12,7 +12,7 @@ import pytest
 from kms.errors import BadKey
 from kms.local import State, add_version, create_key_file, open_local, set_state
 from kms.local.document import VERSIONS_MAX, parse
-from kms.local.private_files import read_private, refusal, replace_private
+from kms.private_files import read_private, refusal, replace_private
 
 
 async def _open(path: Path) -> None:
