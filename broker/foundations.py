@@ -12,7 +12,7 @@ import structlog
 
 from broker.authority.authority import Authority
 from broker.errors import StartRefused
-from broker.kms_keys import KmsKeys, owning_kms_keys
+from broker.kms_keys import Away, KmsKeys, owning_kms_keys
 from broker.settings import KeyringSection, Settings
 from broker.vault.root import Root, open_root
 from broker.vault.settings import CachePolicy, VaultSettings
@@ -37,28 +37,31 @@ def named_keys(settings: Settings) -> tuple[str, ...]:
 async def open_keys(settings: Settings) -> AsyncIterator[KmsKeys]:
     """The KMS keys that the configuration names, and room for those that come later; closed when the context ends.
 
-    One that does not answer, or refuses, is an error in the log and may be missing: the others of its keyring serve.
-    StartRefused: one is no KMS key, or none of kms.keys can be opened.
+    One that does not open, answer or serve now is an error in the log, and the others of its keyring serve.
+    StartRefused: one is no KMS key, or cannot be used as it is.
     """
     async with owning_kms_keys(open_kms) as keys:
-        missing: dict[str, KmsError] = {}
-        for uri in named_keys(settings):
-            try:
-                await keys.open([uri])
-                warnings = (await keys[uri].describe()).warnings
-            except BadKey as error:
-                raise StartRefused(str(error)) from None
-            except KmsError as error:
-                missing[uri] = error
-                continue
-            for warning in warnings:
-                log.warning("kms", kms_key=uri, warning=warning)
-        for uri, failure in missing.items():
-            log.error("kms_does_not_open", kms_key=uri, error=str(failure))
-        if settings.kms.keys and missing.keys() >= set(settings.kms.keys):
-            raise StartRefused("; ".join(str(missing[uri]) for uri in settings.kms.keys))
+        try:
+            await keys.open_or_keep_place(named_keys(settings))
+            for uri in keys:
+                await _look_at(keys[uri])
+        except BadKey as error:
+            raise StartRefused(str(error)) from None
         keys.defaults = settings.kms.keys
         yield keys
+
+
+async def _look_at(kms: Kms) -> None:
+    """Say what operators should know of a key. BadKey: it is none."""
+    try:
+        warnings = (await kms.describe()).warnings
+    except BadKey:
+        raise
+    except KmsError as error:
+        log.error("kms_does_not_open", kms_key=kms.uri, error=str(error))  # noqa: TRY400 - it is the operator's
+        return
+    for warning in warnings:
+        log.warning("kms", kms_key=kms.uri, warning=warning)
 
 
 async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> Root:
@@ -74,7 +77,7 @@ async def open_cluster(storage: Storage, keys: KmsKeys, settings: Settings) -> R
         raise StartRefused(str(error)) from None
     if record is None:
         raise StartRefused("the database holds no cluster yet; run `tokenbroker init` first")
-    kms = [keys[uri] for uri in settings.kms.keys if uri in keys]
+    kms = [keys[uri] for uri in settings.kms.keys]
     return await open_root(record=record, kms=kms, expected_cluster_id=settings.cluster.id, tell=_passed_over)
 
 
@@ -85,7 +88,7 @@ async def refuse_stranding(authority: Authority, keys: Mapping[str, Kms], settin
             authority.data_keys,
             kms_keys=_kms_keys(authority, settings),
             configured=named_keys(settings),
-            kms=keys,
+            kms={uri: kms for uri, kms in keys.items() if not isinstance(kms, Away)},
             cluster_id=settings.cluster.id,
         )
     except KmsError as error:

@@ -1,4 +1,4 @@
-"""The open KMS keys of this process, by URI; they enter and leave while it runs.
+"""The KMS keys of this process, by URI; they enter and leave while it runs. One that does not open keeps its place.
 
 How a key is opened is told by whoever makes this, and which keys are wanted is decided by whoever calls it.
 """
@@ -6,22 +6,66 @@ How a key is opened is told by whoever makes this, and which keys are wanted is 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 
-from kms.errors import KmsError
-from kms.port import Kms
+from kms.errors import BadKey, KmsError
+from kms.port import Caller, Description, Kms, Wrap
 
 log = structlog.get_logger()
 
 Opener = Callable[[str], AbstractAsyncContextManager[Kms]]
 
 
-class KmsKeys(Mapping[str, Kms]):
-    """What is open now. Each key is opened and closed by a task of its own, since an adapter may keep tasks inside.
+class Away:
+    """In the place of a KMS key that does not open: whatever is asked of it raises what opening it raised last."""
 
+    def __init__(self, uri: str, error: KmsError) -> None:
+        self._uri = uri
+        self.error = error
+
+    @property
+    def uri(self) -> str:
+        """As the port says."""
+        return self._uri
+
+    async def wrap(self, key: bytes, context: Mapping[str, str]) -> Wrap:
+        """As the port says."""
+        raise self._told()
+
+    async def unwrap(
+        self,
+        wrap: Wrap,
+        context: Mapping[str, str],
+        caller: Caller | None = None,
+    ) -> bytes:
+        """As the port says."""
+        raise self._told()
+
+    async def generate(self, context: Mapping[str, str]) -> tuple[bytes, Wrap]:
+        """As the port says."""
+        raise self._told()
+
+    async def check(self) -> None:
+        """As the port says."""
+        raise self._told()
+
+    async def describe(self) -> Description:
+        """As the port says."""
+        raise self._told()
+
+    def _told(self) -> KmsError:
+        """A copy: one exception that is raised again and again collects all their tracebacks."""
+        return copy.copy(self.error)
+
+
+class KmsKeys(Mapping[str, Kms]):
+    """The keys that are open now, and those that are away (`Away`) until `open_again` succeeds.
+
+    Each is opened and closed by a task of its own, since an adapter may keep tasks inside.
     defaults: the keys of keyrings that name none, in the order of asking; whoever has the configuration sets them.
     """
 
@@ -49,22 +93,64 @@ class KmsKeys(Mapping[str, Kms]):
         fresh = tuple(uri for uri in dict.fromkeys(uris) if uri not in self._open)
         try:
             for uri in fresh:
-                owner = _Owner(uri, self._opener)
-                self._owners[uri] = owner
-                self._tasks.create_task(owner.run())
-                self._open[uri] = await owner.opened
+                self._open[uri] = await self._opened(uri)
         except BaseException:
             for uri in fresh:
-                self._open.pop(uri, None)
-                if uri in self._owners:
-                    self._owners.pop(uri).let_go()
+                if uri in self._open:
+                    self.take_out(uri)()
             raise
         return fresh
 
+    async def open_or_keep_place(self, uris: Iterable[str]) -> None:
+        """Open those of `uris` that are not open, all at once; one that does not open now is `Away`.
+
+        BadKey: one of them is no KMS key, or cannot be used as it is; none of them is open then.
+        """
+        fresh = tuple(uri for uri in dict.fromkeys(uris) if uri not in self._open)
+        opened = await asyncio.gather(*(self._opened_or_away(uri) for uri in fresh))
+        self._open.update(zip(fresh, opened, strict=True))
+        for kms in opened:
+            if isinstance(kms, Away) and isinstance(kms.error, BadKey):
+                for uri in fresh:
+                    self.take_out(uri)()
+                raise kms.error
+
+    def away(self) -> dict[str, KmsError]:
+        """The keys that are away, and what opening each raised last."""
+        return {uri: kms.error for uri, kms in self._open.items() if isinstance(kms, Away)}
+
+    async def open_again(self, uri: str) -> KmsError | None:
+        """Try to open a key that is away; None if it is open now, else what opening it raised."""
+        kms = await self._opened_or_away(uri)
+        # Taken out meanwhile, it is closed as it comes; who has its place now, keeps it.
+        if isinstance(self._open.get(uri), Away):
+            self._open[uri] = kms
+        return kms.error if isinstance(kms, Away) else None
+
     def take_out(self, uri: str) -> Callable[[], None]:
-        """Forget an open key at once; calling what this returns closes it. KeyError: it is not open."""
+        """Forget a key at once; calling what this returns closes it. KeyError: there is none."""
         del self._open[uri]
-        return self._owners.pop(uri).let_go
+        owner = self._owners.pop(uri, None)
+        return _nothing_to_close if owner is None else owner.let_go
+
+    async def _opened(self, uri: str) -> Kms:
+        """Have a task of its own open it. Raises `kms.errors`; then, or cancelled, nothing is left of it."""
+        owner = _Owner(uri, self._opener)
+        self._owners[uri] = owner
+        self._tasks.create_task(owner.run())
+        try:
+            return await owner.opened
+        except BaseException:
+            owner.let_go()
+            if self._owners.get(uri) is owner:
+                del self._owners[uri]
+            raise
+
+    async def _opened_or_away(self, uri: str) -> Kms:
+        try:
+            return await self._opened(uri)
+        except KmsError as error:
+            return Away(uri, error)
 
     def let_go(self) -> None:
         """Close every key."""
@@ -72,6 +158,10 @@ class KmsKeys(Mapping[str, Kms]):
         for owner in self._owners.values():
             owner.let_go()
         self._owners.clear()
+
+
+def _nothing_to_close() -> None:
+    """A key that is away has nothing to close."""
 
 
 class _Owner:

@@ -26,7 +26,7 @@ from storage.port import Storage
 log = structlog.get_logger()
 
 _AGAIN_S = 10.0
-"""How often a KMS key is tried that could not be opened at the start."""
+"""How often a KMS key is tried that did not open at the start."""
 _KEYRINGS_AN_ENTRY = 256
 _URIS_AN_ENTRY = 8
 
@@ -55,22 +55,16 @@ class Reloading:
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
-        """Open KMS keys that did not answer at the start, once they do; until cancelled."""
+        """Open KMS keys that did not open at the start, once they do; until cancelled."""
         while True:
             await self._clock.sleep(_AGAIN_S)
-            async with self._turn:
-                for uri in named_keys(self._settings):
-                    if uri not in self._keys:
-                        await self._open_late(uri)
-
-    async def _open_late(self, uri: str) -> None:
-        try:
-            await self._keys.open([uri])
-        except KmsError as error:
-            log.warning("kms_does_not_open", kms_key=uri, error=str(error))
-        else:
-            self._vault.follow(vault_settings(self._settings))
-            log.info("kms_opens_again", kms_key=uri)
+            for uri, before in self._keys.away().items():
+                error = await self._keys.open_again(uri)
+                if error is None:
+                    self._vault.follow(vault_settings(self._settings))
+                    log.info("kms_opens_again", kms_key=uri)
+                elif str(error) != str(before):
+                    log.error("kms_does_not_open", kms_key=uri, error=str(error))
 
     async def apply(self, wanted: Settings) -> None:
         """Put `kms.keys` and `keyrings` of `wanted` in force, and record that.
