@@ -5,6 +5,7 @@ Conflict
 ├── PreconditionFailed  it is not at the revision the caller named
 ├── LastAdmin           nobody would be left who can administer
 ├── InUse               something else still needs it
+├── NoFormer            there is no earlier version to go back to
 └── TooMany             a bound on how many there may be
 Denied
 ├── RevealByKms         the keyring's KMS decides for each worker, and an operator is none
@@ -47,6 +48,12 @@ class InUse(Conflict):
     """Something else still needs it; end that first."""
 
     code = "in_use"
+
+
+class NoFormer(Conflict):
+    """The token has no earlier version to go back to; promote one by its number, or put the value again."""
+
+    code = "no_former_version"
 
 
 class TooMany(Conflict):

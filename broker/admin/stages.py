@@ -1,7 +1,11 @@
-"""Which stage each version of a token gets when one becomes current or is destroyed. Pure; storing is `tokens`'s.
+"""Which stage each version of a token gets when one becomes current, is retired or is destroyed. Pure; storing is
+`tokens`'s.
 
 pending ──▶ current ──▶ previous ──▶ retired        each promotion moves the others one step on
+pending, previous ──▶ retired                       by hand; any but a destroyed version can be promoted (again)
     any but current ──▶ destroyed                   (current too, while the token is disabled); for good
+
+So two versions are live at most: current, and previous.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from broker.admin.errors import InUse
+from broker.admin.errors import InUse, NoFormer
 from broker.errors import Gone
 from storage.records import TokenRecord, VersionRecord
 from storage.records.tokens import Stage
@@ -36,6 +40,32 @@ def check_promotable(version: VersionRecord) -> None:
     """Gone: a destroyed version has no value left to make current."""
     if version.stage == "destroyed":
         raise Gone(f"version {version.version} of {version.token} is destroyed; put the value again")
+
+
+def check_retirable(token: TokenRecord, version: VersionRecord) -> None:
+    """InUse: it is current. Gone: it is destroyed."""
+    if version.stage == "destroyed":
+        raise Gone(f"version {version.version} of {version.token} is destroyed; there is nothing left to retire")
+    if version.version == token.current:
+        raise InUse(f"version {version.version} of {version.token} is current; promote another one first")
+
+
+def former(token: TokenRecord, live: Iterable[VersionRecord]) -> VersionRecord:
+    """The version to roll back to among those that are current or previous. NoFormer: there is none.
+
+    Back means to a lower number: whoever rolls back once more, because the first answer was lost, must not arrive at
+    the version that was rolled back from.
+    """
+    previous = next((version for version in live if version.stage == "previous"), None)
+    stands = f"version {token.current} is current" if token.current else "none is current"
+    if previous is None:
+        raise NoFormer(f"token {token.name} has no previous version to roll back to; {stands}, and stays so")
+    if previous.version > token.current > 0:
+        raise NoFormer(
+            f"token {token.name} is rolled back already: {stands}, and its previous version {previous.version} is a "
+            f"later one; to go there, promote {previous.version}"
+        )
+    return previous
 
 
 def check_destroyable(token: TokenRecord, version: VersionRecord) -> None:

@@ -5,19 +5,20 @@ Storing values is in `put`, showing them in `reveal`, reading in `token_book`, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.put import Put
-from broker.admin.stages import check_destroyable, check_promotable, restaged, step_down
+from broker.admin.stages import check_destroyable, check_promotable, check_retirable, former, restaged, step_down
 from broker.admin.token_book import TokenBook
 from broker.admin.values import check_previous_valid_s
 from broker.audit.entries import TokenChanged
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.policy.labels import parse_labels
+from broker.vault.vault import Vault
 from storage.port import Delete
 from storage.records import TokenRecord, VersionRecord
 
@@ -25,9 +26,10 @@ from storage.records import TokenRecord, VersionRecord
 class TokenAdmin:
     """Every change of a token is one commit with its audit entry; workers that hold it learn of it through the feed."""
 
-    def __init__(self, *, authority: Authority, book: TokenBook, clock: Clock) -> None:
+    def __init__(self, *, authority: Authority, book: TokenBook, vault: Vault, clock: Clock) -> None:
         self._authority = authority
         self._book = book
+        self._vault = vault
         self._clock = clock
 
     async def describe(
@@ -68,13 +70,46 @@ class TokenAdmin:
             check_promotable(target)
             if token.current == version:
                 return Plan(result=Put(token=token, version=target), entries=())
-            others = [other for other in await self._book.stepping_down(token) if other.version != version]
-            head = self._next(token, current=version)
-            promoted = restaged(target, "current")
+            return self._making_current(token, target, await self._book.stepping_down(token), "promoted", actor)
+
+        return await carry_out(self._authority, decide)
+
+    async def rollback(self, name: str, *, actor: str, if_match: int | None = None) -> Put:
+        """Make the previous version current again; the current one becomes previous. The value is opened first.
+
+        NoFormer: there is no previous version, or it is the later one. What `Vault.open` raises: it cannot be opened
+        now. NotFound. Then nothing has changed.
+        """
+
+        async def decide() -> Plan[Put]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            live = await self._book.stepping_down(token)
+            target = former(token, live)
+            (await self._vault.open(target)).wipe()
+            return self._making_current(token, target, live, "rolled_back", actor)
+
+        return await carry_out(self._authority, decide)
+
+    async def retire(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
+        """Let a pending or previous version be leased to nobody; it stays sealed, and can be promoted again.
+
+        One that is retired already stays so and nothing is written. InUse: it is current. Gone: destroyed. NotFound.
+        """
+
+        async def decide() -> Plan[Put]:
+            token = await self._book.token(name)
+            check_revision(f"token {name}", token, if_match)
+            target = await self._book.version(name, version)
+            check_retirable(token, target)
+            if target.stage == "retired":
+                return Plan(result=Put(token=token, version=target), entries=())
+            head = self._next(token)
+            retired = restaged(target, "retired")
             return Plan(
-                result=Put(token=head, version=promoted),
-                entries=(self._entry(name, "promoted", actor, version),),
-                updates=(head, promoted, *step_down(others)),
+                result=Put(token=head, version=retired),
+                entries=(self._entry(name, "retired", actor, version),),
+                updates=(head, retired),
             )
 
         return await carry_out(self._authority, decide)
@@ -123,6 +158,19 @@ class TokenAdmin:
 
         while not await carry_out(self._authority, decide):
             if_match = None
+
+    def _making_current(
+        self, token: TokenRecord, target: VersionRecord, live: Iterable[VersionRecord], change: str, actor: str
+    ) -> Plan[Put]:
+        """live: the current version and the previous one, those there are; the target may be among them."""
+        others = [other for other in live if other.version != target.version]
+        head = self._next(token, current=target.version)
+        promoted = restaged(target, "current")
+        return Plan(
+            result=Put(token=head, version=promoted),
+            entries=(self._entry(token.name, change, actor, target.version),),
+            updates=(head, promoted, *step_down(others)),
+        )
 
     async def _change(
         self, name: str, change: str, fields: Mapping[str, object], actor: str, if_match: int | None

@@ -123,7 +123,7 @@ def make_services(
         stored=stored,
         book=book,
         putter=TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock),
-        tokens=TokenAdmin(authority=authority, book=book, clock=clock),
+        tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
         revealer=Revealer(authority=authority, book=book, vault=vault, clock=clock, allowed=reveal_allowed),
         workers=WorkerAdmin(authority=authority, clock=clock),
         enrolment=Enrolment(authority=authority, clock=clock),

@@ -125,7 +125,7 @@ class LeaseAcknowledged(Entry, frozen=True, kw_only=True, tag="lease.acknowledge
 class TokenChanged(Entry, frozen=True, kw_only=True, tag="token.changed"):
     """A token or one of its versions changed.
 
-    change: put, promoted, disabled, enabled, destroyed, deleted, labelled.
+    change: put, promoted, rolled_back, retired, disabled, enabled, destroyed, deleted, labelled.
     """
 
     token: str

@@ -94,6 +94,18 @@ async def promote(operator: Operator, name: Name, version: Version) -> None:
     await _staged(operator, name, version, "promote")
 
 
+@operated(app, "rollback", "tokenbroker token rollback github/ci-bot")
+async def rollback(operator: Operator, name: Name) -> None:
+    """Make the previous version current again; workers that hold the token get it at once."""
+    _say(operator, await operator.client.post(f"{path_of(name)}/-/rollback", TokenVersion))
+
+
+@operated(app, "retire", "tokenbroker token retire github/ci-bot 3")
+async def retire(operator: Operator, name: Name, version: Version) -> None:
+    """Let a version that is not current be leased to nobody; it can be promoted again."""
+    await _staged(operator, name, version, "retire")
+
+
 @operated(app, "destroy", "tokenbroker token destroy github/ci-bot 2")
 async def destroy(operator: Operator, name: Name, version: Version) -> None:
     """Erase the value of a version that is not current, for good."""
@@ -142,7 +154,10 @@ def path_of(name: str) -> str:
 
 
 async def _staged(operator: Operator, name: str, version: int, verb: str) -> None:
-    done = await operator.client.post(f"{path_of(name)}/-/versions/{version}/{verb}", TokenVersion)
+    _say(operator, await operator.client.post(f"{path_of(name)}/-/versions/{version}/{verb}", TokenVersion))
+
+
+def _say(operator: Operator, done: TokenVersion) -> None:
     document = {"token": done.token, "version": done.version, "stage": done.stage}
     operator.out.fact(document, f"{done.token} version {done.version} is {done.stage}")
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from broker.admin.errors import Exists, InUse, PreconditionFailed, ValueRefused
+from broker.admin.errors import Exists, InUse, NoFormer, PreconditionFailed, ValueRefused
 from broker.admin.put import NewVersion
 from broker.audit.entries import TokenChanged
-from broker.errors import BadRequest, Conflict, Gone, NotFound
+from broker.errors import BadRequest, Conflict, Gone, NotFound, Unavailable
 from broker.policy.errors import LabelsRefused, NameRefused
 
 ROOT = "admin:root"
@@ -160,6 +160,90 @@ async def test_disabling_twice_is_one_change(house) -> None:
     assert changes == ["put", "disabled"]
 
 
+async def test_rolling_back_makes_the_previous_version_current(house) -> None:
+    """The two change places in one recorded change, however many versions were retired before."""
+    for _ in range(3):
+        await put(house)
+    done = await house.services.tokens.rollback(NAME, actor=ROOT)
+    assert (done.token.current, done.version.version, done.version.stage) == (2, 2, "current")
+    assert await stages(house) == {1: "retired", 2: "current", 3: "previous"}
+    last = [entry for entry in await house.recorded() if isinstance(entry, TokenChanged)][-1]
+    assert (last.change, last.version, last.actor) == ("rolled_back", 2, ROOT)
+
+
+async def test_rolling_back_twice_goes_back_once(house) -> None:
+    """Whoever repeats the command does not arrive at the version that was rolled back from."""
+    await put(house)
+    await put(house)
+    await house.services.tokens.rollback(NAME, actor=ROOT)
+    before = await house.services.book.token(NAME)
+    with pytest.raises(NoFormer, match=r"rolled back already: version 1 is current.*promote 2"):
+        await house.services.tokens.rollback(NAME, actor=ROOT)
+    assert await house.services.book.token(NAME) == before
+
+
+@pytest.mark.parametrize("loss", ["never there", "retired", "destroyed"])
+async def test_without_a_previous_version_there_is_no_way_back(house, loss) -> None:
+    """A token with one version, or whose previous one was retired or destroyed, stays as it is."""
+    await put(house)
+    if loss != "never there":
+        await put(house)
+        end = house.services.tokens.retire if loss == "retired" else house.services.tokens.destroy
+        await end(NAME, 1, actor=ROOT)
+    before = await house.services.book.token(NAME)
+    with pytest.raises(NoFormer, match=f"version {before.current} is current"):
+        await house.services.tokens.rollback(NAME, actor=ROOT)
+    assert await house.services.book.token(NAME) == before
+
+
+async def test_a_version_that_does_not_open_is_not_rolled_back_to(house, tmp_path) -> None:
+    """While the data key of the previous version cannot be opened, rolling back is refused and changes nothing."""
+    await put(house)
+    await put(house)
+    before = await house.services.book.token(NAME)
+    (tmp_path / "kms.key").rename(tmp_path / "away")
+    house.broker.vault.flush()
+    with pytest.raises(Unavailable):
+        await house.services.tokens.rollback(NAME, actor=ROOT)
+    assert await house.services.book.token(NAME) == before
+
+
+async def test_rolling_back_asks_for_the_revision_it_was_told(house) -> None:
+    """With another revision than the token has, nothing changes."""
+    await put(house)
+    await put(house)
+    with pytest.raises(PreconditionFailed):
+        await house.services.tokens.rollback(NAME, actor=ROOT, if_match=1)
+    assert await stages(house) == {1: "previous", 2: "current"}
+
+
+@pytest.mark.parametrize("stage", ["pending", "previous"])
+async def test_what_is_not_current_can_be_retired_and_promoted_again(house, stage) -> None:
+    """Retiring is one recorded change, doing it again none; the version opens and can be promoted as before."""
+    await put(house)
+    await put(house, stage="pending" if stage == "pending" else "current")
+    number = 2 if stage == "pending" else 1
+    first = await house.services.tokens.retire(NAME, number, actor=ROOT)
+    again = await house.services.tokens.retire(NAME, number, actor=ROOT)
+    assert (first.version.stage, again.token.rev) == ("retired", first.token.rev)
+    changes = [(entry.change, entry.version) for entry in await house.recorded() if isinstance(entry, TokenChanged)]
+    assert changes == [("put", 1), ("put", 2), ("retired", number)]
+    promoted = await house.services.tokens.promote(NAME, number, actor=ROOT)
+    assert (promoted.token.current, promoted.version.stage) == (number, "current")
+
+
+async def test_the_current_version_is_not_retired_nor_a_destroyed_one(house) -> None:
+    """Current wants another one promoted first, also while the token is disabled; destroyed is gone."""
+    await put(house)
+    await put(house)
+    await house.services.tokens.destroy(NAME, 1, actor=ROOT)
+    with pytest.raises(Gone):
+        await house.services.tokens.retire(NAME, 1, actor=ROOT)
+    await house.services.tokens.disable(NAME, actor=ROOT)
+    with pytest.raises(InUse, match="promote another one first"):
+        await house.services.tokens.retire(NAME, 2, actor=ROOT)
+
+
 async def test_labels_are_replaced_as_a_whole(house) -> None:
     """Describing replaces the labels and keeps what is not named."""
     await put(house, labels={"a": "1"}, previous_valid_s=60)
@@ -178,13 +262,15 @@ async def test_deleting_removes_every_version(house) -> None:
     assert await stages(house) == {1: "current"}
 
 
-@pytest.mark.parametrize("act", ["show", "promote", "disable", "delete", "reveal"])
+@pytest.mark.parametrize("act", ["show", "promote", "rollback", "retire", "disable", "delete", "reveal"])
 async def test_what_is_not_there_is_not_found(house, act) -> None:
     """Every operation on an unknown token says NotFound."""
     services = house.services
     calls = {
         "show": lambda: services.book.token(NAME),
         "promote": lambda: services.tokens.promote(NAME, 1, actor=ROOT),
+        "rollback": lambda: services.tokens.rollback(NAME, actor=ROOT),
+        "retire": lambda: services.tokens.retire(NAME, 1, actor=ROOT),
         "disable": lambda: services.tokens.disable(NAME, actor=ROOT),
         "delete": lambda: services.tokens.delete(NAME, actor=ROOT),
         "reveal": lambda: services.revealer.reveal(NAME, version=None, actor=ROOT),

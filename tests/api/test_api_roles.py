@@ -17,6 +17,8 @@ MATRIX = {
     "putToken": OPERATORS,
     "putTokens": OPERATORS,
     "promoteVersion": OPERATORS,
+    "rollbackToken": OPERATORS,
+    "retireVersion": OPERATORS,
     "destroyVersion": OPERATORS,
     "disableToken": OPERATORS,
     "enableToken": OPERATORS,

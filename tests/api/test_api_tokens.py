@@ -98,6 +98,23 @@ async def test_stages_move_over_http(site) -> None:
     assert (await site.ask("GET", "/v1/tokens/a/b")).status == 404
 
 
+async def test_going_back_over_http(site) -> None:
+    """Rollback answers the version that is current now, guarded by the revision; a second one is refused."""
+    await site.put("a/b")
+    await site.put("a/b", "two")
+    tag = (await site.ask("GET", "/v1/tokens/a/b")).headers["ETag"]
+    stale = await site.ask("POST", "/v1/tokens/a/b/-/rollback", If_Match='"77"')
+    assert (stale.status, stale.code) == (412, "precondition_failed")
+    back = await site.ask("POST", "/v1/tokens/a/b/-/rollback", If_Match=tag)
+    assert (back.status, back.body["version"], back.body["stage"]) == (200, 1, "current")
+    assert back.headers["ETag"] == (await site.ask("GET", "/v1/tokens/a/b")).headers["ETag"]
+    again = await site.ask("POST", "/v1/tokens/a/b/-/rollback")
+    assert (again.status, again.code) == (409, "no_former_version")
+    retired = await site.ask("POST", "/v1/tokens/a/b/-/versions/2/retire")
+    assert (retired.status, retired.body["stage"]) == (200, "retired")
+    assert (await site.ask("POST", "/v1/tokens/a/b/-/versions/1/retire")).code == "in_use"
+
+
 async def test_many_values_at_once_answer_one_by_one(site) -> None:
     """One bad line never fails the rest, and no answer repeats a value."""
     items = [

@@ -93,6 +93,21 @@ def test_stages_are_moved_by_hand(house: Any) -> None:
     assert house.shell.refused("token", "destroy", "staged/a", 2)
 
 
+def test_one_command_goes_back_and_one_takes_a_version_out(house: Any) -> None:
+    """rollback names what is current now, and refuses the second time; retire takes a version that is not current."""
+    house.shell.ok("token", "put", "staged/back", stdin=b"one")
+    house.shell.ok("token", "put", "staged/back", stdin=b"two")
+    assert house.shell.json("token", "rollback", "staged/back") == {
+        "token": "staged/back",
+        "version": 1,
+        "stage": "current",
+    }
+    assert "promote 2" in house.shell.refused("token", "rollback", "staged/back")
+    assert house.shell.ok("token", "reveal", "staged/back").out == "one"
+    assert house.shell.json("token", "retire", "staged/back", 2)["stage"] == "retired"
+    assert "is current" in house.shell.refused("token", "retire", "staged/back", 1)
+
+
 def test_a_token_is_disabled_enabled_and_deleted(house: Any) -> None:
     """Each takes effect, and a deleted token is not found."""
     house.shell.ok("token", "put", "life/a", stdin=b"x")

@@ -52,6 +52,21 @@ async def test_a_rotation_is_pushed_to_every_holder_and_their_word_is_recorded(
         assert await one.silent()
 
 
+async def test_going_back_is_pushed_like_any_change(house: Any, welcomed: Any) -> None:
+    """A rollback brings the value of the previous version to whoever holds the token, within a second."""
+    async with welcomed(house) as worker:
+        await worker.lease("github/ci")
+        await house.put("github/ci", b"two")
+        await worker.push()
+        await house.services.tokens.rollback("github/ci", actor=ROOT)
+        pushed = await worker.push(within_s=1)
+        assert (pushed["type"], pushed["version"], pushed["value"]) == (
+            "rotated",
+            1,
+            (await worker.lease("github/ci"))["value"],
+        )
+
+
 async def test_a_word_that_says_nothing_new_is_not_written(house: Any, welcomed: Any) -> None:
     """Repeating an acknowledgement, or sending an older one afterwards, changes neither row nor log."""
     async with welcomed(house) as worker:

@@ -147,7 +147,7 @@ class World:
         sealer = Sealer(authority=authority, vault=broker.vault, keys=keys, clock=clock)
         self.keys = keys
         self.putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
-        self.tokens = TokenAdmin(authority=authority, book=book, clock=clock)
+        self.tokens = TokenAdmin(authority=authority, book=book, vault=broker.vault, clock=clock)
         self.grants = GrantAdmin(authority=authority, clock=clock)
         self.workers = WorkerAdmin(authority=authority, clock=clock)
         self.open: list[Worker] = []

@@ -129,6 +129,18 @@ async def promote_version(services: Services, call: Call[VersionPath, Nothing, N
     )
 
 
+async def rollback_token(services: Services, call: Call[TokenPath, Nothing, Nothing]) -> Reply:
+    """Make the previous version current again."""
+    return _put(await services.tokens.rollback(call.path.token, actor=call.actor, if_match=call.if_match))
+
+
+async def retire_version(services: Services, call: Call[VersionPath, Nothing, Nothing]) -> Reply:
+    """Let a version that is not current be leased to nobody."""
+    return _put(
+        await services.tokens.retire(call.path.token, call.path.version, actor=call.actor, if_match=call.if_match)
+    )
+
+
 async def destroy_version(services: Services, call: Call[VersionPath, Nothing, Nothing]) -> Reply:
     """Empty a version for good."""
     return _put(
@@ -223,6 +235,28 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         roles=OPERATORS,
         handler=promote_version,
         path_type=VersionPath,
+        reply=TokenVersion,
+        conditional=True,
+    ),
+    Route(
+        method="POST",
+        path=f"{_VERSION}/retire",
+        operation="retireVersion",
+        tag="tokens",
+        roles=OPERATORS,
+        handler=retire_version,
+        path_type=VersionPath,
+        reply=TokenVersion,
+        conditional=True,
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/-/rollback",
+        operation="rollbackToken",
+        tag="tokens",
+        roles=OPERATORS,
+        handler=rollback_token,
+        path_type=TokenPath,
         reply=TokenVersion,
         conditional=True,
     ),
