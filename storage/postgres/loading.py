@@ -19,6 +19,7 @@ from storage.bounds import check_page
 from storage.errors import Refused, Unavailable
 from storage.port import Commit
 from storage.postgres.address import parse_address
+from storage.postgres.cells import escaped
 from storage.postgres.connecting import Connector
 from storage.postgres.failures import from_postgres
 from storage.postgres.migrations import LOCK, migrate
@@ -106,6 +107,7 @@ async def _alone(connector: Connector, shown: str) -> AsyncIterator[None]:
 async def _begin(connection: asyncpg.Connection, shown: str, *, source: str) -> None:
     """Make the schema and the mark. Refused: the database holds what was not loaded, or the role may not."""
     await migrate(connection, shown, filling=True)
+    source = escaped(source)
     try:
         if await connection.fetchval("SELECT to_regclass('tokenbroker.loading')") is None:
             for table in _TABLES:
