@@ -205,6 +205,29 @@ async def test_a_held_lease_lives_on_and_gets_no_new_value(court: Court, welcome
         assert (await pushed(leaver, "rotated"))["value"] == "newer"
 
 
+@pytest.mark.parametrize("decider", ["aws-kms", "transit"], indirect=True)
+async def test_each_worker_costs_one_session_and_one_unwrap(court: Court, welcomed: Any) -> None:
+    """However many of its tokens have a data key in common, and however often it comes, within a soft TTL."""
+    crew = [f"c{number}" for number in range(10)]
+    await court.enlist(*crew)
+    await court.allow(*crew)
+    tokens = [f"judged/t{number}" for number in range(5)]
+    for token in tokens:
+        await court.house.put(token, b"sealed", keyring="judged")
+    proxy = court.decider.proxy
+    proxy.forget()
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(welcomed(court.house, name)) for name in crew]
+        for _ in range(3):
+            for worker in workers:
+                for number, token in enumerate(tokens):
+                    await worker.send(type="lease", id=2000 + number, token=token)
+            for worker in workers:
+                assert {(await worker.answer(2000 + number))["value"] for number in range(len(tokens))} == {"sealed"}
+    unwraps = sum(count for name, count in proxy.counts.items() if "decrypt" in name.lower())
+    assert (unwraps, proxy.total - unwraps) == (len(crew), len(crew))
+
+
 class Thinking:
     """A KMS key that keeps whoever asks for a worker waiting until `answer` is set."""
 
