@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONSAFEPATH := 1
 # What the tests run beside what pip installs, by the names of Debian's packages.
-DEBIAN := pgbouncer postgresql softhsm2
+DEBIAN := haproxy nginx pgbouncer postgresql softhsm2 systemd
 
 .PHONY: debian demo test check format lint types contracts docs bench bench-quick run lock clean
 
