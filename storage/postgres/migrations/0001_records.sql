@@ -6,7 +6,7 @@ CREATE TABLE tokenbroker.feed (
   position bigint PRIMARY KEY,
   "table" text COLLATE "C" NOT NULL,
   key text COLLATE "C" NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE TABLE tokenbroker.feed_head (position bigint NOT NULL) WITH (fillfactor = 10);
 INSERT INTO tokenbroker.feed_head VALUES (0);
 CREATE TABLE tokenbroker.audit_head (log bigint PRIMARY KEY, next bigint NOT NULL) WITH (fillfactor = 10);
@@ -82,7 +82,7 @@ CREATE TABLE tokenbroker."enrolment" (
   "used_at" bigint,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("id")
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "enrolment.expires_at" ON tokenbroker."enrolment" ("expires_at", "id");
 CREATE TABLE tokenbroker."grant_" (
   "rev" bigint NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE tokenbroker."idempotency" (
   "location" text COLLATE "C" NOT NULL,
   "expires_at" bigint NOT NULL,
   PRIMARY KEY ("admin", "idempotency_key")
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "idempotency.expires_at" ON tokenbroker."idempotency" ("expires_at", "admin", "idempotency_key");
 CREATE TABLE tokenbroker."keyring" (
   "rev" bigint NOT NULL,
@@ -143,7 +143,7 @@ CREATE TABLE tokenbroker."lease" (
   "wiped_at" bigint,
   "prune_at" bigint,
   PRIMARY KEY ("lease")
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "lease.due_at" ON tokenbroker."lease" ("due_at", "lease")
   WHERE "due_at" IS NOT NULL;
 CREATE INDEX "lease.prune_at" ON tokenbroker."lease" ("prune_at", "lease")
@@ -175,7 +175,7 @@ CREATE TABLE tokenbroker."session" (
   "close_code" bigint NOT NULL,
   "due_at" bigint,
   PRIMARY KEY ("session")
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "session.worker" ON tokenbroker."session" ("worker", "session");
 CREATE INDEX "session.due_at" ON tokenbroker."session" ("due_at", "session")
   WHERE "due_at" IS NOT NULL;
