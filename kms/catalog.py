@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from kms.errors import BadKey, KmsError
 from kms.guard import CALL_DEADLINE_S, GuardedKms, ask
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import Kms, KmsProvider
 
 GROUP = "tokenbroker.kms"
@@ -40,9 +40,10 @@ async def open_kms(uri: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncIte
     Unavailable, Denied: the adapter could not be opened now, or failed with something unknown.
     An exception of the body passes unchanged; if closing then fails too, a note on that exception says so.
     """
+    with naming(unread(uri)):
+        provider = _provider(uri)
     shown = _shown(uri)
     with naming(shown):
-        provider = _provider(uri)
         opening, adapter = await ask(lambda: _enter(provider, uri), uri=shown, deadline_s=OPEN_DEADLINE_S)
     try:
         yield GuardedKms(adapter=adapter, uri=uri, deadline_s=deadline_s)
@@ -107,7 +108,9 @@ def _remedy(entry: EntryPoint) -> str:
 
 
 def _shown(uri: str) -> str:
-    """`uri` as errors of opening show it: one short line, without options, among which a secret may be misplaced."""
+    """`uri` as errors of opening show it: one short line, without user-info and options, which may hold a secret."""
+    if "@" in uri:
+        return unread(uri)
     shown, question, _ = uri[:200].partition("?")
     shown += "?…" if question else ""
     return shown if shown.isprintable() else ascii(shown)

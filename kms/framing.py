@@ -1,4 +1,4 @@
-"""One injective encoding of several fields into bytes, and of a context. Which fields come first is the format's own."""
+"""One injective encoding of several fields into bytes, and of a context. What comes before it is each format's own."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import logging
 import os
 import re
@@ -37,8 +36,8 @@ from google.cloud.kms_v1.services.key_management_service.transports import grpc_
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError, Unavailable
 from kms.framing import framed_context
-from kms.key_uri import split_uri
-from kms.naming import naming
+from kms.key_uri import is_loopback, split_uri
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 
 SCHEME = "gcp-kms"
@@ -111,14 +110,7 @@ def parse_uri(uri: str) -> GcpUri:
     if match is None or not 0 < int(match[2]) < 65536:
         raise BadKey("the option endpoint reads HOST:PORT, without https:// and without a path")
     ca_file = Path(options["ca-file"]).absolute() if "ca-file" in options else None
-    return GcpUri(name=name, endpoint=endpoint, loopback=_is_loopback(match[1].strip("[]")), ca_file=ca_file)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return GcpUri(name=name, endpoint=endpoint, loopback=is_loopback(match[1]), ca_file=ca_file)
 
 
 _LATER = (Unavailable, "Google Cloud KMS does not answer now; the same call may succeed later")
@@ -241,7 +233,7 @@ async def open_gcp(uri: str) -> AsyncIterator[Kms]:
     BadKey: the URI or its ca-file is wrong, or the key is not a symmetric one for encryption. A key that does not
     answer, refuses, is disabled or answers nonsense opens all the same, and each call says so: others may serve.
     """
-    with naming(uri.partition("?")[0]):
+    with naming(unread(uri)):
         where = parse_uri(uri)
     # At DEBUG, the SDK logs each request with its plaintext, and each answer.
     logging.getLogger(grpc_asyncio.__name__).setLevel(logging.INFO)

@@ -22,7 +22,7 @@ from kms.aws.uri import AwsUri, parse_uri
 from kms.aws.workers import SpeakingFor, Workers, WorkerSessions
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 
 ATTEMPTS = 2
@@ -41,7 +41,7 @@ async def open_aws(uri: str) -> AsyncIterator[Kms]:
     Credentials are loaded before anybody can use the client, as loading them concurrently is racy in the SDK.
     BadKey: the URI, or a key that is not symmetric for encryption. Disabled: there is no such key. Unavailable, Denied.
     """
-    with naming(uri.partition("?")[0]):
+    with naming(unread(uri)):
         where = parse_uri(uri)
     for library in ("botocore", "aiobotocore"):
         # At DEBUG they log whole requests and answers, and those hold keys; at INFO, what nobody asked.
@@ -67,7 +67,9 @@ async def open_aws(uri: str) -> AsyncIterator[Kms]:
 
 
 def _client(session: Any, service: str, region: str, endpoint: str | None) -> Any:
-    # Endpoints come from the URI alone: it is recorded beside each wrap, and an environment is not.
+    # Endpoints come from the URI alone: it is recorded beside each wrap, and an environment is not. A proxy of the
+    # environment may carry TLS; what is in the clear stays on this machine.
+    in_the_clear = endpoint is not None and endpoint.startswith("http:")
     config = AioConfig(
         connect_timeout=CONNECT_S,
         read_timeout=ATTEMPT_S,
@@ -76,6 +78,7 @@ def _client(session: Any, service: str, region: str, endpoint: str | None) -> An
         http_session_cls=BoundedHttp,
         warm_up_loader_caches=True,
         ignore_configured_endpoint_urls=True,
+        proxies={} if in_the_clear else None,
     )
     return session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
 

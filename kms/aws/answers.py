@@ -137,5 +137,7 @@ def _of_silence(error: Exception) -> KmsError:
 
 
 def _is_of_the_network(error: Exception, cause: object) -> bool:
+    if isinstance(cause, aiohttp.ClientResponseError):
+        return False  # Somebody answered, and not in HTTP.
     # The SDK calls whatever it does not know an HTTPClientError, bugs included; what it knows is a subclass.
     return type(error) is not HTTPClientError or isinstance(cause, aiohttp.ClientError | OSError)

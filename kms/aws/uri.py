@@ -5,14 +5,13 @@ Credentials are never in it: AWS SDKs find them. Whether the key exists and serv
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kms.errors import BadKey
-from kms.key_uri import decoded, split_uri
+from kms.key_uri import decoded, is_loopback, split_uri
 
 _EXAMPLE = "aws-kms:arn:aws:kms:eu-west-1:111122223333:key/… or aws-kms:alias/NAME?region=eu-west-1"
 _OPTIONS = ("region", "endpoint", "role", "external-id", "sts-endpoint")
@@ -103,13 +102,7 @@ def _endpoint(name: str, options: Mapping[str, str]) -> str | None:
         raise BadKey(f"the option {name} holds a user or password; credentials come from where AWS SDKs find them")
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise BadKey(f"the option {name} reads https://HOST or https://HOST:PORT")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise BadKey(f"the option {name} is https; http is for loopback addresses only")
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    # Put together anew: parsing has passed over upper case and characters that a client may take otherwise.
+    return f"{parts.scheme}://{parts.netloc}"

@@ -24,7 +24,7 @@ from kms.azure.uri import KEY_URL, VaultKey, parse_uri
 from kms.binding import BOUND_BYTES, bind, unbind
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied, Unavailable
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 
 CALL_S = 1.8
@@ -47,7 +47,7 @@ async def open_azure(uri: str) -> AsyncIterator[Kms]:
     BadKey: the URI, the CA file, the AZURE_ variables, or the key's type, size or permitted operations. A key that is
     disabled or does not answer, and a sign-in that fails, open all the same, and each call says so: others may serve.
     """
-    with naming(_shown(uri)):
+    with naming(unread(uri)):
         where = parse_uri(uri)
     async with AsyncExitStack() as stack:
         with naming(uri):
@@ -57,11 +57,6 @@ async def open_azure(uri: str) -> AsyncIterator[Kms]:
             with suppress(Unavailable, Denied, Corrupt):
                 await kms.look()
         yield kms
-
-
-def _shown(uri: str) -> str:
-    """`uri` as a message may show it before it is known to be one: without user-info and options."""
-    return re.sub(r"//[^/]*@", "//…@", uri.partition("?")[0])
 
 
 class AzureKms:

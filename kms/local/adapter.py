@@ -13,7 +13,7 @@ from kms.local.opened import OpenedKey
 from kms.local.policy import admit
 from kms.local.uri import parse_uri
 from kms.local.watched import Watched
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 
 NOT_AN_HSM = (
@@ -31,7 +31,7 @@ async def open_local(uri: str) -> AsyncIterator[Kms]:
 
     BadKey: the URI, the key file, its permissions, the passphrase or the policy file is wrong; the message names it.
     """
-    with naming(uri.partition("?")[0]):
+    with naming(unread(uri)):
         where = parse_uri(uri)
     watched = Watched(uri=where)
     with naming(uri):

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from kms.binding import bind, unbind
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.pkcs11.held_key import HeldKey
 from kms.pkcs11.module import Module, module_at
 from kms.pkcs11.uri import parse_uri
@@ -30,7 +30,7 @@ async def open_pkcs11(uri: str) -> AsyncIterator[Kms]:
     BadKey: the URI, the library, the PIN or its file, or the key is wrong. Denied: the PIN is locked, or about to be.
     Unavailable: no such token is there now, or the library is stuck.
     """
-    with naming(uri.partition("?")[0]):
+    with naming(unread(uri)):
         where = parse_uri(uri)
         module = module_at(where.module_path)
     held = HeldKey(uri=where, module=module)

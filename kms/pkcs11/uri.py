@@ -5,12 +5,13 @@ Which token and object they mean is found by `module` and `wrapping_key`. Whethe
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from kms.errors import BadKey
-from kms.key_uri import decoded, split_uri
+from kms.key_uri import decoded, named, split_uri
 
 SCHEME = "pkcs11"
 EXAMPLE = "pkcs11:token=LABEL;object=LABEL?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/PIN"
@@ -20,6 +21,7 @@ KEY_TYPES = ("private", "secret-key")
 """The values of `type` in RFC 7512 that can open a wrapped key: an RSA key pair, or an AES key."""
 
 _PATH = ("token", "serial", "manufacturer", "model", "slot-id", "object", "id", "type")
+_PIN = re.compile(r"[:;?&]pin-value=", re.IGNORECASE)
 _QUERY = ("module-path", "pin-source", "oaep-hash")
 
 
@@ -42,7 +44,7 @@ class Pkcs11Uri:
 
 def parse_uri(uri: str) -> Pkcs11Uri:
     """What `uri` says. Raises BadKey; messages name attributes, and never their values."""
-    if any(part.partition("=")[0] == "pin-value" for part in uri.partition("?")[2].split("&")):
+    if _PIN.search(uri):
         raise BadKey(
             "pin-value puts a secret into a URI, which is logged and stored; write the PIN into a file of mode 600 and "
             "name it with pin-source=file:PATH"
@@ -74,7 +76,7 @@ def _attributes(path: str) -> dict[str, str]:
     for part in path.split(";"):
         name, _, value = part.partition("=")
         if name not in _PATH:
-            raise BadKey(f"unknown attribute {name!r}; before the ? a {SCHEME} key takes: {', '.join(_PATH)}")
+            raise BadKey(f"unknown attribute{named(part)}; before the ? a {SCHEME} key takes: {', '.join(_PATH)}")
         if name in found or not value:
             raise BadKey(f"the attribute {name} is given once, with a value")
         found[name] = value

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied
 from kms.key_uri import split_uri
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 from kms.private_files import read_private
 from kms.recovery.envelope import key_id, unwrap_key, wrap_key
@@ -42,8 +42,8 @@ async def open_recovery(uri: str) -> AsyncIterator[Kms]:
 
     BadKey: the URI is mistyped; the file cannot be read, is open to others, is mistyped, or has another key's half.
     """
-    shown = uri.partition("?")[0]
-    with naming(shown):
+    # What is typed in place of the public half may be the private one.
+    with naming(unread(uri)):
         text, options = split_uri(
             uri, scheme=SCHEME, example="recovery:PUBLIC, as keygen printed it", options=("private-key",)
         )

@@ -17,7 +17,7 @@ import msgspec
 
 from kms.bounds import check_blob, check_context, check_key
 from kms.errors import BadKey, Corrupt, Denied, KmsError, Unavailable
-from kms.naming import naming
+from kms.naming import naming, unread
 from kms.port import KEY_BYTES, Caller, Description, Kms, Wrap
 from kms.transit.blob import associated_data, ciphertext_of, key_of, wrap_of
 from kms.transit.errors import Forbidden, Step
@@ -50,7 +50,7 @@ async def open_transit(uri: str) -> AsyncIterator[Kms]:
     the tokens that were made here are revoked, as far as the server answers.
     BadKey: the URI, a file it names, or the key's type is wrong. Denied, Disabled: the login or the key is refused.
     """
-    with naming(uri.partition("?")[0]):
+    with naming(unread(uri)):
         where = parse_uri(uri)
     async with AsyncExitStack() as stack:
         with naming(uri):

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from kms.errors import BadKey
-from kms.key_uri import split_uri
+from kms.key_uri import is_loopback, split_uri
 
 SCHEME = "transit"
 EXAMPLE = "transit:https://vault.example:8200/transit/tokenbroker"
@@ -66,7 +66,7 @@ def parse_uri(uri: str) -> TransitUri:
         raise BadKey(f"{host} is neither the name nor the address of a host")
     if not 1 <= port <= 65535:
         raise BadKey(f"the port {port} is not between 1 and 65535")
-    if protocol == "http" and not _loopback(host):
+    if protocol == "http" and not is_loopback(host):
         raise BadKey("http carries keys and tokens in the clear: use https, or http to a loopback address (127.0.0.1)")
     mount, slash, key = _path(match[4], what="MOUNT/KEY").rpartition("/")
     if not slash:
@@ -104,13 +104,6 @@ def _is_host(host: str) -> bool:
         return ip_address(host.strip("[]")).version == 6
     except ValueError:
         return False
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False  # A name, even localhost: what it leads to is somebody else's decision.
 
 
 def _path(text: str, *, what: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from kms.aws import open_aws
 from kms.errors import Corrupt, Denied, KmsError, Unavailable
-from kms.port import Kms, Wrap
+from kms.port import Caller, Kms, Wrap
 
 KEY = bytes(range(32))
 CONTEXT = {"app": "tokenbroker", "keyring": "tests"}
@@ -205,6 +205,37 @@ async def test_an_unknown_certificate_is_refused(
         async with open_aws(uri) as kms:
             await kms.check()
             assert (await kms.describe()).warnings == ()
+
+
+async def test_keys_in_the_clear_pass_no_proxy(aws: Any, aws_standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked without TLS stays on this machine, whatever proxy the environment names."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with aws_standin.standing() as elsewhere:
+        monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
+        monkeypatch.setenv("http_proxy", elsewhere.url)
+        aws.key.workers.add("ci-1")
+        async with open_aws(aws.uri(aws.key, role=True)) as kms:
+            wrap = await kms.wrap(KEY, CONTEXT)
+            assert await kms.unwrap(wrap, CONTEXT, Caller(worker="ci-1", groups=())) == KEY
+        assert elsewhere.calls == []
+    assert {"Encrypt", "AssumeRole", "Decrypt"} <= set(aws.operations())
+
+
+async def test_what_speaks_no_http_is_no_outage(aws: Any) -> None:
+    """Whoever answers with something else than HTTP is Denied: cached keys must not serve on because of it."""
+
+    async def chat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(chat, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Denied, match="could not read its answer"):
+            async with open_aws(f"aws-kms:{aws.key.arn('eu-west-1')}?endpoint=http://127.0.0.1:{port}"):
+                pass
 
 
 async def test_the_environment_names_no_endpoint(aws: Any, aws_standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,14 +36,14 @@ def test_every_name_of_a_key_is_taken(key: str) -> None:
 
 def test_all_options_are_read() -> None:
     """Endpoints, role and external id are kept."""
-    uri = f"aws-kms:{ARN}?endpoint=https://vpce.example:444&role={ROLE}&external-id=a%2Fb&sts-endpoint=http://[::1]:9/"
+    uri = f"aws-kms:{ARN}?endpoint=https://vpce.example:444&role={ROLE}&external-id=a%2Fb&sts-endpoint=HTTP://[::1]:9/"
     assert parse_uri(uri) == AwsUri(
         key=ARN,
         region="eu-west-1",
         endpoint="https://vpce.example:444",
         role=ROLE,
         external_id="a/b",
-        sts_endpoint="http://[::1]:9/",
+        sts_endpoint="http://[::1]:9",
     )
 
 
@@ -70,6 +70,7 @@ def test_all_options_are_read() -> None:
         (f"aws-kms:{ARN}?profile=x", "unknown option 'profile'"),
         (f"aws-kms:{ARN}?endpoint=http://kms.example", "option endpoint is https"),
         (f"aws-kms:{ARN}?endpoint=http://127.0.0.1.example", "option endpoint is https"),
+        (f"aws-kms:{ARN}?endpoint=http://localhost:4566", "option endpoint is https"),
         (f"aws-kms:{ARN}?endpoint=http://10.0.0.1", "option endpoint is https"),
         (f"aws-kms:{ARN}?endpoint=kms.example", "reads https://HOST"),
         (f"aws-kms:{ARN}?endpoint=https://kms.example/path", "reads https://HOST"),

@@ -89,7 +89,7 @@ async def test_an_unknown_scheme_lists_the_known_ones_and_the_way_to_others() ->
     with pytest.raises(BadKey, match=r"installed: .*local.*tokenbroker\.kms") as caught:
         async with open_kms("elsewhere-kms:region-1:1:key/x"):
             pass
-    assert caught.value.kms_key == "elsewhere-kms:region-1:1:key/x"
+    assert caught.value.kms_key == "elsewhere-kms:…"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_pin_file_may_be_written_as_a_full_file_uri() -> None:
         (f"pkcs11:token=t;object=o;colour=red?{FILES}", "unknown attribute 'colour'"),
         (f"pkcs11:token=t;token=u;object=o?{FILES}", "given once"),
         (f"pkcs11:token=;object=o?{FILES}", "given once"),
-        (f"pkcs11:token=t;object=o;?{FILES}", "unknown attribute ''"),
+        (f"pkcs11:token=t;object=o;?{FILES}", "unknown attribute; before"),
         (f"pkcs11:token=t%00;object=o?{FILES}", "NUL"),
         (f"pkcs11:slot-id=x;object=o?{FILES}", "whole number"),
         (f"pkcs11:slot-id=-1;object=o?{FILES}", "whole number"),
