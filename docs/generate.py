@@ -68,7 +68,13 @@ METRICS: dict[str, str] = {
     "process_virtual_memory_bytes": "Virtual memory.",
     "tokenbroker_feed_position": "Position in the change feed up to which this replica has acted.",
     "tokenbroker_feed_silent_s": "Seconds since the change feed was last read; above 3 new grants are refused.",
-    "tokenbroker_feed_trouble": "1 while new grants are refused: a silent feed, or rows that were tampered with.",
+    "tokenbroker_feed_trouble": "1 while new grants are refused: a silent feed, forgotten changes, or rows that were "
+    "tampered with.",
+    "tokenbroker_replicas_alive": "Replicas that serve this database, as this one last saw them.",
+    "tokenbroker_replicas_upkeep": "1 on the replica that has the upkeep; the sum over all is 1.",
+    "tokenbroker_replicas_clock_ahead_s": "Seconds by which this clock is ahead of the database's; from 5 on, or -5, "
+    "new grants are refused.",
+    "tokenbroker_replicas_lapses": "How often the others found this replica silent, and it came back.",
     "tokenbroker_leases_batches": "Batches written; operations divided by batches is how well commits are shared.",
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
     "tokenbroker_vault_hits": "Data keys served from memory.",
