@@ -84,8 +84,9 @@ def _translated(error: Exception) -> KmsError:
         if isinstance(each, KmsError):
             return each
         if isinstance(each, aiohttp.ClientConnectorCertificateError):
-            # No outage: somebody stands between, or the CA file is wrong. What is cached must not serve on.
-            return Denied(
+            # Who cannot prove to be the vault has said nothing: were it a refusal, whoever can divert the line, and
+            # could as well cut it, could also wipe the broker's caches.
+            return Unavailable(
                 "the server's certificate is not trusted for this address; give the authority that signed it as ca-file"
             )
     for each in causes:

@@ -6,7 +6,6 @@ is Denied: it must never count as an outage, which would keep cached keys in use
 
 from __future__ import annotations
 
-import ssl
 from enum import Enum
 
 import aiohttp
@@ -88,17 +87,17 @@ def _remedy(step: Step) -> str:
 
 def connection_error(error: aiohttp.ClientError | OSError) -> KmsError:
     """The error that no answer means. The cause is left out, for it can hold the head of the request."""
+    # Who cannot prove to be the server has said nothing: were it a refusal, whoever can divert the line, and could as
+    # well cut it, could also wipe the broker's caches.
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        # Not an outage: somebody answers there who cannot prove to be the server, and may be an attacker in between.
-        return Denied("the server's certificate is not vouched for; name its CA in ca_file, or renew the certificate")
-    if isinstance(error, aiohttp.ClientConnectorSSLError) and not isinstance(error.os_error, _HUNG_UP):
-        return Denied("whoever answers there does not speak TLS as a server should; check host and port")
+        return Unavailable(
+            "the server's certificate is not vouched for; name its CA in ca_file, or renew the certificate"
+        )
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return Unavailable("whoever answers there does not speak TLS as a server should; check host and port")
     if isinstance(error, aiohttp.ClientResponseError):
         return Denied("whoever answers there does not speak HTTP as a server should; check host and port")
     return Unavailable(f"no connection to the server ({type(error).__name__}); the same call may succeed later")
-
-
-_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def shown(texts: list[str], *, hidden: tuple[str, ...]) -> str:

@@ -201,14 +201,14 @@ async def test_a_vault_that_is_not_there_is_unavailable(azure_standin: Any, azur
     assert caught.value.kms_key == uri
 
 
-async def test_an_untrusted_certificate_is_denied(azure_vault: Any, azure_standin: Any, tmp_path: Path) -> None:
-    """A certificate of another authority is no outage but a stranger, and the remedy is named."""
+async def test_an_untrusted_certificate_is_no_answer(azure_vault: Any, azure_standin: Any, tmp_path: Path) -> None:
+    """Who cannot prove to be the vault is not believed, not even a refusal; the remedy is named."""
     azure_vault.add("broker", 1)
     folder = tmp_path / "other"
     folder.mkdir()
     other, _ = azure_standin.self_signed(folder)
     shutil.copy(other, azure_vault.certificate)
-    with pytest.raises(Denied, match="ca-file"):
+    with pytest.raises(Unavailable, match="ca-file"):
         async with open_azure(azure_vault.uri("broker")) as kms:
             await kms.check()
     assert azure_vault.asked == []

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import aiohttp
 import pytest
 
 from kms.errors import BadKey, Corrupt, Denied, Disabled, KmsError, Unavailable
 from kms.port import Kms, Wrap
 from kms.transit import open_transit
-from kms.transit.errors import connection_error
 from kms.transit.server import ANSWER_BYTES_MAX
 
 CONTEXT = {"keyring": "payments"}
@@ -110,25 +107,27 @@ async def test_a_certificate_of_a_known_ca_is_believed(tls_bao: Any, bao_servers
         assert (await kms.describe()).warnings == ()
 
 
-async def test_a_certificate_of_another_ca_is_denied(tls_bao: Any, bao_servers: ModuleType, tmp_path: Path) -> None:
-    """Somebody who cannot prove to be the server is no outage: cached keys must not serve on for him."""
+async def test_a_certificate_of_another_ca_is_no_answer(tls_bao: Any, bao_servers: ModuleType, tmp_path: Path) -> None:
+    """Who cannot prove to be the server is not believed, not even a refusal; the remedy is named."""
     key = bao_servers.TransitKey(bao=tls_bao, folder=tmp_path)
     uri = key.uri().partition("&ca_file=")[0]
     assert "ca_file" not in uri
-    with pytest.raises(Denied, match="ca_file") as caught:
-        async with open_transit(uri):
-            pass
+    async with open_transit(uri) as kms:
+        with pytest.raises(Unavailable, match="ca_file") as caught:
+            await kms.check()
     assert caught.value.kms_key == uri
 
 
-async def test_a_certificate_for_another_host_is_denied(tls_bao: Any, bao_servers: ModuleType, tmp_path: Path) -> None:
+async def test_a_certificate_for_another_host_is_no_answer(
+    tls_bao: Any, bao_servers: ModuleType, tmp_path: Path
+) -> None:
     """The name in the certificate counts as well as who signed it."""
     key = bao_servers.TransitKey(bao=tls_bao, folder=tmp_path)
     # Leads to the same listener, and is not among the certificate's names.
     uri = key.uri().replace("https://127.0.0.1:", "https://0.0.0.0:")
-    with pytest.raises(Denied, match="certificate"):
-        async with open_transit(uri):
-            pass
+    async with open_transit(uri) as kms:
+        with pytest.raises(Unavailable, match="certificate"):
+            await kms.check()
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -142,12 +141,12 @@ async def test_a_ca_file_that_holds_none_is_a_bad_key(tmp_path: Path, content: s
             pass
 
 
-async def test_a_server_without_tls_behind_https_is_denied(standin: Any, tmp_path: Path) -> None:
-    """Whoever speaks something else than TLS there is not the server."""
-    uri = standin.uri(tmp_path).replace("http:", "https:")
-    with pytest.raises(Denied, match="TLS"):
-        async with open_transit(uri):
-            pass
+async def test_a_server_without_tls_behind_https_is_no_answer(standin: Any, tmp_path: Path) -> None:
+    """Whoever speaks something else than TLS there is told nothing, and not believed."""
+    async with open_transit(standin.uri(tmp_path).replace("http:", "https:")) as kms:
+        with pytest.raises(Unavailable, match="TLS"):
+            await kms.check()
+    assert standin.requests == []
 
 
 async def test_a_hang_up_during_the_handshake_is_an_outage(standin: Any, tmp_path: Path) -> None:
@@ -328,14 +327,3 @@ async def test_a_garbled_login_is_denied(standin: Any, tmp_path: Path, transit_k
         with pytest.raises(Denied, match="form"):
             async with open_transit(uri):
                 pass
-
-
-@pytest.mark.parametrize(
-    ("cause", "expected"), [(ssl.SSLEOFError(8, "EOF"), Unavailable), (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), Denied)]
-)
-def test_an_end_within_the_handshake_is_an_outage_and_another_protocol_is_not(
-    cause: ssl.SSLError, expected: type[KmsError]
-) -> None:
-    """Event loops differ in how they report a server that hangs up before TLS is agreed on."""
-    nowhere: Any = None
-    assert type(connection_error(aiohttp.ClientConnectorSSLError(nowhere, cause))) is expected
