@@ -33,6 +33,13 @@ def named_keys(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uris))
 
 
+def places_of(uri: str, settings: Settings) -> str:
+    """Where the configuration names a KMS key. A URI that cannot be read is not shown: a secret may be in it."""
+    lists = {"kms.keys": settings.kms.keys}
+    lists.update({f"keyrings.{name}.kms_keys": ring.kms_keys for name, ring in settings.keyrings.items()})
+    return ", ".join(f"{where} number {uris.index(uri) + 1}" for where, uris in lists.items() if uri in uris)
+
+
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[KmsKeys]:
     """The KMS keys that the configuration names, and room for those that come later; closed when the context ends.
@@ -41,22 +48,19 @@ async def open_keys(settings: Settings) -> AsyncIterator[KmsKeys]:
     StartRefused: one is no KMS key, or cannot be used as it is.
     """
     async with owning_kms_keys(open_kms) as keys:
-        try:
-            await keys.open_or_keep_place(named_keys(settings))
-            for uri in keys:
-                await _look_at(keys[uri])
-        except BadKey as error:
-            raise StartRefused(str(error)) from None
+        await keys.open_or_keep_place(named_keys(settings))
+        for uri in keys:
+            await _look_at(keys[uri], settings)
         keys.defaults = settings.kms.keys
         yield keys
 
 
-async def _look_at(kms: Kms) -> None:
-    """Say what operators should know of a key. BadKey: it is none."""
+async def _look_at(kms: Kms, settings: Settings) -> None:
+    """Say what operators should know of a key. StartRefused: it is none."""
     try:
         warnings = (await kms.describe()).warnings
-    except BadKey:
-        raise
+    except BadKey as error:
+        raise StartRefused(f"{places_of(kms.uri, settings)}: {error}") from None
     except KmsError as error:
         log.error("kms_does_not_open", kms_key=kms.uri, error=str(error))  # noqa: TRY400 - it is the operator's
         return

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 
-from kms.errors import BadKey, KmsError
+from kms.errors import KmsError
 from kms.port import Caller, Description, Kms, Wrap
 
 log = structlog.get_logger()
@@ -85,35 +85,18 @@ class KmsKeys(Mapping[str, Kms]):
     def __len__(self) -> int:
         return len(self._open)
 
-    async def open(self, uris: Iterable[str]) -> tuple[str, ...]:
-        """Open those of `uris` that are not open, in their order; returns which these were.
-
-        All or none: if one cannot be opened, those that were opened before it are closed again. Raises `kms.errors`.
-        """
-        fresh = tuple(uri for uri in dict.fromkeys(uris) if uri not in self._open)
-        try:
-            for uri in fresh:
-                self._open[uri] = await self._opened(uri)
-        except BaseException:
-            for uri in fresh:
-                if uri in self._open:
-                    self.take_out(uri)()
-            raise
-        return fresh
+    async def open(self, uri: str) -> bool:
+        """Open a key that is not here; whether that was to be done. Raises `kms.errors`, and it is not here then."""
+        if uri in self._open:
+            return False
+        self._open[uri] = await self._opened(uri)
+        return True
 
     async def open_or_keep_place(self, uris: Iterable[str]) -> None:
-        """Open those of `uris` that are not open, all at once; one that does not open now is `Away`.
-
-        BadKey: one of them is no KMS key, or cannot be used as it is; none of them is open then.
-        """
+        """Open those of `uris` that are not here, all at once; one that does not open, for any reason, is `Away`."""
         fresh = tuple(uri for uri in dict.fromkeys(uris) if uri not in self._open)
         opened = await asyncio.gather(*(self._opened_or_away(uri) for uri in fresh))
         self._open.update(zip(fresh, opened, strict=True))
-        for kms in opened:
-            if isinstance(kms, Away) and isinstance(kms.error, BadKey):
-                for uri in fresh:
-                    self.take_out(uri)()
-                raise kms.error
 
     def away(self) -> dict[str, KmsError]:
         """The keys that are away, and what opening each raised last."""

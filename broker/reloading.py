@@ -15,7 +15,7 @@ from broker.audit.entries import ConfigurationReloaded
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import StartRefused
-from broker.foundations import named_keys, open_cluster, refuse_stranding, vault_settings
+from broker.foundations import named_keys, open_cluster, places_of, refuse_stranding, vault_settings
 from broker.keyrings import Keyrings
 from broker.kms_keys import KmsKeys
 from broker.settings import Settings
@@ -118,21 +118,24 @@ class Reloading:
 
     async def _open(self, settings: Settings) -> tuple[str, ...]:
         """Open what is not open, and see that it works. All or none."""
+        fresh: list[str] = []
         try:
-            fresh = await self._keys.open(named_keys(settings))
-        except KmsError as error:
-            raise StartRefused(str(error)) from None
-        try:
-            for uri in fresh:
-                await self._keys[uri].check()
-                for warning in (await self._keys[uri].describe()).warnings:
-                    log.warning("kms", kms_key=uri, warning=warning)
-        except BaseException as error:
-            await self._close(fresh)
-            if isinstance(error, KmsError):
-                raise StartRefused(str(error)) from None
+            for uri in named_keys(settings):
+                try:
+                    if await self._keys.open(uri):
+                        fresh.append(uri)
+                        await self._see_it_work(uri)
+                except KmsError as error:
+                    raise StartRefused(f"{places_of(uri, settings)}: {error}") from None
+        except BaseException:
+            await self._close(tuple(fresh))
             raise
-        return fresh
+        return tuple(fresh)
+
+    async def _see_it_work(self, uri: str) -> None:
+        await self._keys[uri].check()
+        for warning in (await self._keys[uri].describe()).warnings:
+            log.warning("kms", kms_key=uri, warning=warning)
 
     async def _close(self, uris: tuple[str, ...]) -> None:
         """Ask these keys nothing more, and close each when the calls to it are over."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from broker.doctor.findings import Finding, failed, ok, warning
+from broker.foundations import places_of
 from broker.settings import Settings
 from kms.catalog import open_kms
 from kms.errors import BadKey, Denied, Disabled, KmsError
@@ -33,7 +34,7 @@ async def examine_kms(settings: Settings, stack: AsyncExitStack, keys: list[Kms]
     answering = {uri for uri, told in asked.items() if isinstance(told, Description) and uri not in only_wrap}
     for uri, told in asked.items():
         alone = [whose for whose, uris in lists.items() if uri in uris and not answering.intersection(uris)]
-        for finding in _findings(uri, told, opens=uri not in only_wrap, alone=alone):
+        for finding in _findings(uri, told, opens=uri not in only_wrap, alone=alone, where=places_of(uri, settings)):
             yield finding
     if len(lists) > 1 or len(asked) > 1:
         for whose, uris in lists.items():
@@ -46,9 +47,9 @@ def _lists(settings: Settings) -> Mapping[str, Sequence[str]]:
     return {"kms.keys": settings.kms.keys, **further}
 
 
-def _findings(uri: str, told: Asked, *, opens: bool, alone: Sequence[str]) -> list[Finding]:
+def _findings(uri: str, told: Asked, *, opens: bool, alone: Sequence[str], where: str) -> list[Finding]:
     if isinstance(told, KmsError):
-        text = f"{told}. {_remedy(told)}"
+        text = f"{where}: {told}. {_remedy(told)}"
         # A key that is configured wrongly keeps a broker from starting; one that is away does, if it is the only one.
         return [failed("KMS", text) if alone or isinstance(told, BadKey) else warning("KMS", text)]
     does = "wraps and unwraps" if opens else "wraps, and opens nothing here, as it should"

@@ -11,6 +11,7 @@ from broker.app import open_broker
 from broker.clock import Clock
 from broker.errors import StartRefused
 from broker.exclusive import InUse, exclusive
+from broker.foundations import places_of
 from broker.private_files import create
 from broker.replicas.roll import NameTaken
 from broker.settings import Settings, load_settings
@@ -94,11 +95,10 @@ async def _fill(
 
 async def _found(layout: Layout, settings: Settings, clock: Clock) -> list[Step]:
     """Make the database, the key files and the cluster."""
-    keyrings = [uri for keyring in settings.keyrings.values() for uri in keyring.kms_keys]
     async with open_storage(settings.storage.url) as storage:
         founded = await storage.get(RootRecord, ("root",)) is not None
-        files = make_key_files([*settings.kms.keys, *keyrings], founded=founded)
-        async with _open_all(settings.kms.keys) as kms:
+        files = make_key_files(settings, founded=founded)
+        async with _open_all(settings) as kms:
             cluster_id, made = await found_cluster(
                 storage=storage, kms=kms, layout=layout, pinned=settings.cluster.id, clock=clock
             )
@@ -110,12 +110,14 @@ async def _found(layout: Layout, settings: Settings, clock: Clock) -> list[Step]
 
 
 @asynccontextmanager
-async def _open_all(uris: tuple[str, ...]) -> AsyncIterator[list[Kms]]:
+async def _open_all(settings: Settings) -> AsyncIterator[list[Kms]]:
     async with AsyncExitStack() as stack:
-        try:
-            keys = [await stack.enter_async_context(open_kms(uri)) for uri in dict.fromkeys(uris)]
-        except KmsError as error:
-            raise StartRefused(str(error)) from None
+        keys = []
+        for uri in dict.fromkeys(settings.kms.keys):
+            try:
+                keys.append(await stack.enter_async_context(open_kms(uri)))
+            except KmsError as error:
+                raise StartRefused(f"{places_of(uri, settings)}: {error}") from None
         yield keys
 
 

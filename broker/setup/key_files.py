@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import StartRefused
+from broker.foundations import named_keys, places_of
+from broker.settings import Settings
 from kms.errors import BadKey
 from kms.local import create_key_file
 from kms.local.passphrase import read_passphrase
@@ -21,7 +22,7 @@ class KeyFiles:
     there: tuple[Path, ...]
 
 
-def make_key_files(uris: Sequence[str], *, founded: bool) -> KeyFiles:
+def make_key_files(settings: Settings, *, founded: bool) -> KeyFiles:
     """Make the missing key files, mode 0600; never touch one that is there. Blocks; a passphrase takes about 0.2 s.
 
     founded: the database belongs to a cluster already, so a missing key file is a lost one. StartRefused: such a one,
@@ -29,7 +30,7 @@ def make_key_files(uris: Sequence[str], *, founded: bool) -> KeyFiles:
     """
     made: list[Path] = []
     there: list[Path] = []
-    for uri in dict.fromkeys(uris):
+    for uri in named_keys(settings):
         if not uri.startswith(f"{SCHEME}:"):
             continue
         try:
@@ -44,7 +45,7 @@ def make_key_files(uris: Sequence[str], *, founded: bool) -> KeyFiles:
                 )
             create_key_file(local.key_file, read_passphrase(local) if local.has_passphrase else None)
         except BadKey as error:
-            raise StartRefused(str(error)) from None
+            raise StartRefused(f"{places_of(uri, settings)}: {error}") from None
         except OSError as error:
             raise StartRefused(f"a file of the KMS key {uri} cannot be used: {error.strerror}") from None
         made.append(local.key_file)
