@@ -14,7 +14,7 @@ from broker.audit.settings import AuditSettings
 from broker.audit.source import StorageSource
 from broker.audit.tree import leaf_hash, root_of
 from broker.audit.verify import verify_live
-from broker.errors import NotFound, StartRefused, Unavailable
+from broker.errors import Conflict, NotFound, StartRefused, Unavailable
 from storage.records.audit import AuditLogRecord
 
 SEQ = "log = 1 AND seq = (SELECT max(seq) FROM audit_block WHERE log = 1)"
@@ -272,3 +272,21 @@ async def test_storage_that_is_down_does_not_start(opening: Any, unsteady: Any) 
     with pytest.raises(Unavailable):
         async with opening(unsteady):
             pass
+
+
+async def test_a_log_that_was_taken_over_takes_nothing_more(
+    opening: Any, storage: Any, granted: Any, vkey: str
+) -> None:
+    """A process that only stood still cannot append behind what its successor read, with or without other changes."""
+    async with opening() as first:
+        await first.commit(granted(2))
+        async with opening() as second:
+            before = await entries(storage, 1)
+            with pytest.raises(Conflict):
+                await first.commit(granted(1, 2))
+            await second.commit(granted(1, 3))
+        assert await entries(storage, 1) == before
+    assert await entries(storage, 1) == before
+    assert (await opened_by(storage, 2)).previous_size == len(before)
+    report = await verify_live(storage, vkey=vkey)
+    assert report.problems == []

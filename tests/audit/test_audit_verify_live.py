@@ -312,6 +312,8 @@ async def test_two_processes_with_one_instance_name_are_a_note(
         await first.commit(granted(2))
         async with opening() as second:
             await second.commit(granted(2, 2))
+            # As if nobody had moved the log's row when the second one was opened.
+            first.record = msgspec.structs.replace(first.record, rev=first.record.rev + 1)
             await first.commit(granted(2, 4))
     report = await verify_live(storage, vkey=vkey)
     assert report.problems == []
