@@ -6,6 +6,7 @@ would be. What an adapter must do is in `kms.port`; how it is distrusted is in `
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -39,6 +40,7 @@ async def open_kms(uri: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncIte
     BadKey: no URI, an unknown scheme, an adapter that cannot be loaded, or what the adapter finds wrong with its key.
     Unavailable, Denied: the adapter could not be opened now, or failed with something unknown.
     An exception of the body passes unchanged; if closing then fails too, a note on that exception says so.
+    RuntimeError: a task that the adapter keeps beside the key has failed, and ended the body; a bug.
     """
     with naming(unread(uri)):
         provider = _provider(uri)
@@ -51,10 +53,19 @@ async def open_kms(uri: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncIte
         try:
             await _close(opening, uri)
         except KmsError as failure:
+            if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                # Passed on, it would end whoever holds the key in silence, and leave a key that nobody keeps.
+                raise RuntimeError(f"{shown}: a task of its adapter has failed") from failure
             error.add_note(f"Besides, closing a KMS key failed: {failure}")
         raise
     else:
         await _close(opening, uri)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants this task to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def _enter(provider: KmsProvider, uri: str) -> tuple[AbstractAsyncContextManager[Kms], Kms]:

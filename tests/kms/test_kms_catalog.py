@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ async def fails_to_close(uri):
 
 def is_no_context(uri):
     return 7
+
+async def fail():
+    raise LookupError
+
+@asynccontextmanager
+async def loses_a_task(uri):
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail())
+        yield None
 """
 
 ENTRY_POINTS = """\
@@ -49,6 +59,7 @@ breaks = elsewhere_adapters:breaks
 is-away = elsewhere_adapters:is_away
 fails-to-close = elsewhere_adapters:fails_to_close
 is-no-context = elsewhere_adapters:is_no_context
+loses-a-task = elsewhere_adapters:loses_a_task
 missing = elsewhere_missing:opens
 hungry = elsewhere_hungry:opens [cloud]
 local = elsewhere_adapters:opens
@@ -179,3 +190,28 @@ async def test_failing_to_close_is_said_when_the_body_went_well() -> None:
     with pytest.raises(Denied):
         async with open_kms("fails-to-close:it"):
             pass
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_task_of_an_adapter_that_fails_ends_whoever_holds_the_key_loudly() -> None:
+    """A key whose adapter has lost a task is not held on to in silence, as if somebody had stopped its holder."""
+    with pytest.raises(RuntimeError, match=r"loses-a-task:it.*a task of its adapter has failed"):
+        async with open_kms("loses-a-task:it"):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_who_is_cancelled_is_cancelled_even_if_closing_fails() -> None:
+    """Being stopped is not mistaken for a failure of the adapter."""
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with open_kms("fails-to-close:it"):
+            entered.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        holder = group.create_task(hold())
+        await entered.wait()
+        holder.cancel()
+    assert holder.cancelled()
