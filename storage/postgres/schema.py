@@ -35,7 +35,7 @@ ARRAYS = {
 SWEPT = "WITH (autovacuum_vacuum_scale_factor = 0.02)"
 """For tables whose rows come and go: their dead rows are cleared at a fiftieth of the table, not at a fifth."""
 
-OWN = f"""\
+OWN = """\
 CREATE TABLE tokenbroker.schema_version (version integer NOT NULL, oldest_reader integer NOT NULL);
 CREATE TABLE tokenbroker.health (checks bigint NOT NULL);
 INSERT INTO tokenbroker.health VALUES (0);
@@ -43,7 +43,7 @@ CREATE TABLE tokenbroker.feed (
   position bigint PRIMARY KEY,
   "table" text COLLATE "C" NOT NULL,
   key text COLLATE "C" NOT NULL
-) {SWEPT};
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE TABLE tokenbroker.feed_head (position bigint NOT NULL) WITH (fillfactor = 10);
 INSERT INTO tokenbroker.feed_head VALUES (0);
 CREATE TABLE tokenbroker.audit_head (log bigint PRIMARY KEY, next bigint NOT NULL) WITH (fillfactor = 10);
@@ -97,7 +97,7 @@ REVOKE EXECUTE ON FUNCTION tokenbroker.give_rights() FROM PUBLIC;
 """
 """What keeps the audit log from being rewritten, beside its hashes.
 
-only_closing: an audit log's row changes once, when the log is closed, whoever is connected.
+only_closing: of an audit log's row only the revision moves, until the log is closed, whoever is connected.
 give_rights: what the roles of config/postgres/roles.sql may do with the tables that there are; every migration ends
 with it. Nothing here runs with the rights of its owner.
 """

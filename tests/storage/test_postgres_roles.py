@@ -90,13 +90,15 @@ async def test_written_audit_rows_stay_through_the_port_too(kind: type[AuditBloc
 
 
 async def test_a_log_is_closed_once_and_changes_in_nothing_else(postgres: Any) -> None:
-    """Whoever is connected: closing a log works, closing it again or changing who signed it does not."""
+    """Whoever is connected: moving its revision works while it is open, and closing it; no other change does."""
     async with open_postgres(postgres.url(postgres.create())) as storage:
         log = sample(AuditLogRecord, 1, closed_at=None)
         await storage.commit(Commit(inserts=[log]))
         with pytest.raises(Refused):
             await storage.commit(Commit(updates=[following(log, public_key=b"another")]))
-        closed = following(log, closed_at=log.opened_at)
+        moved = following(log)
+        await storage.commit(Commit(updates=[moved]))
+        closed = following(moved, closed_at=log.opened_at)
         await storage.commit(Commit(updates=[closed]))
         with pytest.raises(Refused):
             await storage.commit(Commit(updates=[following(closed, closed_at=None)]))
