@@ -57,12 +57,32 @@ def test_a_name_may_go_unverified_and_a_certificate_may_not() -> None:
         ("postgresql://tb@db1/tb?pool_max=4&pool_max=5", "repeated"),
         ("postgresql://tb@db1/tb?pgbouncer=yes", "pgbouncer is 0 or 1"),
         ("postgresql://tb@db1/tb?pgbouncer", "NAME=VALUE"),
+        ("postgresql://tb@db1:x/tb", "a port is a number"),
+        ("postgresql://tb@db1:70000/tb", "a port is a number"),
+        ("postgresql:///tb?host=db1,db2&port=1,2,3", "one for each host"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(url: str, says: str) -> None:
     """A URL with a mistake in it is Unreachable, and the message names the mistake."""
     with pytest.raises(Unreachable, match=says):
         parse_address(url, statement_s=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("postgresql://tb@db1/tb", [("db1", 5432)]),
+        ("postgresql://tb@db1,db2:5433/tb", [("db1", 5432), ("db2", 5433)]),
+        ("postgresql://tb@[::1]:5433,[fe80::2]/tb", [("::1", 5433), ("fe80::2", 5432)]),
+        ("postgresql://tb@/tb", [("/var/run/postgresql", 5432)]),
+        ("postgresql:///tb?host=db1,db2&port=5433", [("db1", 5433), ("db2", 5433)]),
+        ("postgresql:///tb?host=db1,db2&port=5433,5434", [("db1", 5433), ("db2", 5434)]),
+        ("postgresql://tb@%2Frun%2Fpg/tb", [("/run/pg", 5432)]),
+    ],
+)
+def test_hosts_and_ports_are_read_as_libpq_reads_them(url: str, places: list[tuple[str, int]]) -> None:
+    """Several hosts, each with its port or all with one; none means the socket of this machine."""
+    assert list(parse_address(url, statement_s=1).places) == places
 
 
 def test_a_password_is_not_shown() -> None:
