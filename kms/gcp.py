@@ -52,6 +52,9 @@ ANSWER_BYTES_MAX = 64 * 1024
 """Largest answer. A wrap has some 150 bytes; a key's description, with the attestation of an HSM, some 20 kB."""
 CA_BYTES_MAX = 1024 * 1024
 """Largest file of certificates that is read."""
+IN_THE_CLEAR = "an endpoint here without ca-file: keys pass in the clear to whatever listens there; it is for tests"
+    "an endpoint on this machine without ca-file: keys pass in the clear to whatever listens there; for tests"
+)
 LABEL = b"tokenbroker/gcp-kms/v1"
 """First field of the authenticated data (docs/spec/kms-gcp.md), so that nothing else this key encrypted is a wrap."""
 
@@ -235,8 +238,9 @@ async def open_gcp(uri: str) -> AsyncIterator[Kms]:
     """
     with naming(unread(uri)):
         where = parse_uri(uri)
-    # At DEBUG, the SDK logs each request with its plaintext, and each answer.
-    logging.getLogger(grpc_asyncio.__name__).setLevel(logging.INFO)
+    # At DEBUG, they log each request with its plaintext and each answer, and what the broker logs in with.
+    for library in (grpc_asyncio.__name__, google.auth.__name__):
+        logging.getLogger(library).setLevel(logging.INFO)
     with naming(uri):
         channel = await _channel(where)
     async with channel:
@@ -344,7 +348,7 @@ class GcpKms:
         level = key.primary.protection_level
         state = _said(key.primary.state).lower()
         rotates = f", rotates next on {key.next_rotation_time:%Y-%m-%d}" if key.next_rotation_time else ""
-        warnings = list(doomed)
+        warnings = [*self._in_the_clear(), *doomed]
         if key.primary.state != _State.ENABLED:
             warnings.append(f"version {version}, which wraps, is {state}: enable it, or make another one primary")
         if not rotates:
@@ -387,7 +391,10 @@ class GcpKms:
             "the broker may not look at this key: whether it rotates or is to be destroyed is not known; grant"
             " roles/cloudkms.viewer on the key"
         )
-        return _description(version=version, level=level, state="enabled", warnings=[unseen])
+        return _description(version=version, level=level, state="enabled", warnings=[*self._in_the_clear(), unseen])
+
+    def _in_the_clear(self) -> tuple[str, ...]:
+        return () if self._login is not None else (IN_THE_CLEAR,)
 
     async def _round_trip(self) -> tuple[str, int]:
         """The version that wrapped and its protection level. Raises what wrap and unwrap raise."""

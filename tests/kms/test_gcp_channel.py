@@ -325,6 +325,24 @@ async def test_missing_credentials_are_denied_and_found_later(
         assert await round_trip(kms) == KEY
 
 
+async def test_nothing_of_the_login_is_logged(
+    secure: Any, ca_file: Path, login: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The login library logs what it sends at DEBUG, and that is good for a token of whoever reads it."""
+    google = logging.getLogger("google")
+    caplog.set_level(logging.DEBUG, logger="google")
+    google.addHandler(caplog.handler)
+    try:
+        async with open_gcp(secure.uri(secure.key(), ca_file=str(ca_file))) as kms:
+            assert await round_trip(kms) == KEY
+            assert (await kms.describe()).warnings == ()
+    finally:
+        google.removeHandler(caplog.handler)
+    records = [str(vars(record)) for record in caplog.records]
+    assert login.calls == 1
+    assert not any("assertion" in record or "access-1" in record for record in records)
+
+
 async def test_a_token_that_ran_out_is_renewed(secure: Any, ca_file: Path, login: Any) -> None:
     """A token that is about to end is not used; the next call brings a new one."""
     login.answer = {**login.answer, "expires_in": 1}

@@ -9,7 +9,7 @@ import pytest
 
 from kms.catalog import open_kms
 from kms.errors import Unavailable
-from kms.gcp import open_gcp
+from kms.gcp import IN_THE_CLEAR, open_gcp
 from kms.port import Description
 
 DENIED = (grpc.StatusCode.PERMISSION_DENIED, "no")
@@ -28,7 +28,7 @@ async def test_a_key_in_order_has_no_warning(gcp: Any) -> None:
         state="enabled, rotates next on 2031-05-06",
         key_version="1",
         hsm=False,
-        warnings=(),
+        warnings=(IN_THE_CLEAR,),
     )
 
 
@@ -50,6 +50,7 @@ async def test_what_is_going_to_hurt_is_warned_of(gcp: Any, gcp_standin: Any) ->
     told = await described(gcp, gcp.key(rotates=False, primary=3, versions=versions))
     assert told.state == "disabled"
     assert [warning[:36] for warning in told.warnings] == [
+        IN_THE_CLEAR[:36],
         "version 1 will be destroyed on 2030-",
         "version 3, which wraps, is disabled:",
         "no rotation is scheduled; set one wi",
@@ -62,7 +63,7 @@ async def test_without_the_right_to_look_a_round_trip_decides(gcp: Any, gcp_stan
     gcp.refuse[method] = DENIED
     told = await described(gcp, gcp.key(level=gcp_standin.Level.HSM))
     assert (told.state, told.key_version, told.hsm) == ("enabled", "1", True)
-    assert ["roles/cloudkms.viewer" in warning for warning in told.warnings] == [True]
+    assert ["roles/cloudkms.viewer" in warning for warning in told.warnings] == [False, True]
     assert gcp.calls[-2:] == ["Encrypt", "Decrypt"]
 
 
@@ -71,7 +72,7 @@ async def test_a_long_list_of_doomed_versions_is_cut(gcp: Any, gcp_standin: Any)
     doomed = {number: gcp_standin.Version(state=gcp_standin.State.DESTROY_SCHEDULED) for number in range(2, 40)}
     key = gcp.key(versions={1: gcp_standin.Version(), **doomed})
     gcp.damage["ListCryptoKeyVersions"] = lambda request: setattr(request, "page_size", 100)
-    assert len((await described(gcp, key)).warnings) == 10
+    assert len((await described(gcp, key)).warnings) == 1 + 10
 
 
 @pytest.mark.filterwarnings("ignore:Unrecognized .* enum value")  # proto-plus says so, and gives the number
