@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,13 +21,17 @@ ANYWHERE = {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0"}
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """One KMS. proxy: stands before it. refusal, outage, well: faults of it. make_key: makes a key; its URI."""
+    """One KMS. proxy: stands before it. refusal, outage, well: faults of it. make_key: makes a key; its URI.
+
+    opened: how this KMS says that the key of a URI opened something to these bytes.
+    """
 
     proxy: Any
     refusal: Any
     outage: Any
     well: Any
     make_key: Callable[[], str]
+    opened: Callable[[str, bytes], bytes]
 
     async def key(self) -> str:
         """The URI of a key of its own."""
@@ -61,6 +66,13 @@ async def aws(moto: Any, proxies: Any) -> AsyncIterator[Cloud]:
             outage=proxies.Fault(hang_up=True),
             well=proxies.Fault(),
             make_key=lambda: f"aws-kms:{moto.create_key()}?endpoint={proxy.url}",
+            opened=lambda uri, key: json.dumps(
+                {
+                    "KeyId": uri.removeprefix("aws-kms:").partition("?")[0],
+                    "Plaintext": b64encode(key).decode(),
+                    "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+                }
+            ).encode(),
         )
 
 
@@ -82,6 +94,7 @@ async def transit(bao: Any, bao_servers: Any, proxies: Any, folder: Path) -> Asy
             outage=proxies.Fault(hang_up=True),
             well=proxies.Fault(),
             make_key=make_key,
+            opened=lambda _, key: json.dumps({"data": {"plaintext": b64encode(key).decode()}}).encode(),
         )
 
 

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -40,8 +40,8 @@ class Fault:
     """What happens to requests; `Fault()` happens to none of them.
 
     only: the requests that are meant. delay_s: all of those wait so long first. share: of those, so many are struck, in
-    a pattern that `seed` decides, and the others pass. A struck request gets `status` and `body` and never reaches
-    upstream; or its connection is cut (hang_up); or it gets no answer as long as the proxy runs (hang).
+    a pattern that `seed` decides, and the others pass. A struck request gets `status`, `headers` and `body` and never
+    reaches upstream; or its connection is cut (hang_up); or it gets no answer as long as the proxy runs (hang).
     """
 
     only: Callable[[Asked], bool] = lambda _: True
@@ -51,6 +51,7 @@ class Fault:
     status: int | None = None
     body: bytes = b""
     content_type: str = "application/x-amz-json-1.1"
+    headers: Mapping[str, str] = field(default_factory=dict)
     hang_up: bool = False
     hang: bool = False
     _turns: Iterator[int] = field(default_factory=itertools.count, repr=False)
@@ -136,7 +137,9 @@ class FaultProxy:
             await self._closing.wait()
         if fault.status is None:
             return _cut(request)
-        return web.Response(status=fault.status, body=fault.body, content_type=fault.content_type)
+        return web.Response(
+            status=fault.status, body=fault.body, content_type=fault.content_type, headers=fault.headers
+        )
 
     async def _wait(self, seconds: float) -> None:
         """Until the time is over, or the proxy closes."""
