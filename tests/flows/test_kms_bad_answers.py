@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from broker.audit.entries import KeyChanged
+from broker.vault.data_keys import kms_context
 from broker.vault.errors import KeyCorrupt, KeyDenied, KeyUnavailable
+from kms.catalog import open_kms
 
 OVERSIZED = b'{"Plaintext": "' + b"A" * 2**21 + b'"}'
 TOKEN = "far/key"
@@ -86,3 +90,48 @@ async def test_nonsense_ends_what_was_cached(*, far: Any, cloud: Any, proxies: A
         cache.sweep()
         await far.until(lambda: not held.live)
         assert (await worker.ask("lease", token=TOKEN))["code"] == "unavailable"
+
+
+async def test_a_wrap_of_another_kms_key_opens_nothing(*, far: Any, cloud: Any, welcomed: Any) -> None:
+    """A data key's row that is genuine, and holds what another key of the same KMS wrapped, counts as damaged."""
+    record = next(each for each in far.broker.authority.data_keys if each.keyring == "far")
+    context = kms_context(cluster_id=far.broker.root.cluster_id, keyring="far", data_key=record.id, purpose="value")
+    async with open_kms(await cloud.key()) as other:
+        stranger = await other.wrap(os.urandom(32), context)
+    wraps = (msgspec.structs.replace(record.wraps[0], blob=stranger.blob),)
+    entry = KeyChanged(at=far.broker.clock.now(), actor="admin:root", keyring="far", change="rewrapped")
+    fresh = msgspec.structs.replace(record, rev=record.rev + 1, wraps=wraps, mac=b"")
+    await far.broker.authority.commit([entry], updates=[fresh])
+    await far.settled()
+    far.broker.vault.flush()
+    async with welcomed(far) as worker:
+        assert (await worker.ask("lease", token=TOKEN))["code"] == "unavailable"
+    assert far.broker.vault.counters.unwraps["corrupt", far.kms_key] == 1
+    assert far.broker.vault.cached_keys() == 0
+
+
+async def test_a_server_with_a_false_certificate_is_told_nothing(
+    *, bao_servers: Any, config: Path, open_house: Any, prepare: Any, welcomed: Any, tmp_path: Path, aws_standin: Any
+) -> None:
+    """Under another CA a broker starts, refuses what that KMS key wraps, names it, and caches nothing."""
+    (tmp_path / "transit").mkdir(mode=0o700)
+    with bao_servers.serving(tls=True) as bao:
+        trusted = tmp_path / "ca.pem"
+        trusted.write_bytes(bao.cafile.read_bytes())
+        uri = bao_servers.TransitKey(bao=bao, folder=tmp_path / "transit").uri(ca_file=trusted)
+        with config.open("a") as file:
+            file.write(f'\n[keyrings.far]\nkms_keys = ["{uri}"]\n')
+        async with open_house() as house:
+            await prepare(house)
+            await house.put("github/far", b"sealed", keyring="far")
+            workers = dict(house.workers)
+        aws_standin.certificate(tmp_path)  # writes the certificate of another CA to the same file
+        with capture_logs() as logs:
+            async with open_house() as house:
+                house.workers.update(workers)
+                async with welcomed(house) as worker:
+                    assert (await worker.lease("github/ci"))["value"] == "s3cret"
+                    assert (await worker.ask("lease", token="github/far"))["code"] == "unavailable"
+                assert house.broker.vault.cached_keys() == 1  # that of github/ci
+        told = [line["error"] for line in logs if line["event"] == "kms_does_not_open"]
+        assert any(uri.partition("?")[0] in line and "ca_file" in line for line in told), told
