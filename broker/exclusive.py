@@ -29,7 +29,7 @@ def database_file(url: str) -> Path | None:
 
 @contextmanager
 def exclusive(url: str) -> Iterator[None]:
-    """Hold the database that `url` names against every other `serve`, `init` and `restore` on this machine.
+    """Hold the database that `url` names against every other `serve`, `init`, `restore` and `migrate` on this machine.
 
     InUse: one of them has it. StartRefused: the lock file cannot be made beside the database.
     """

@@ -22,7 +22,7 @@ from storage.records import ReplicaRecord
 from storage.table import Record
 
 PROBLEMS_MAX: Final = 1000
-"""Most problems that are listed; all are counted."""
+"""Most problems that are listed; the first ones."""
 
 Prove = Callable[[Storage, Samples], Awaitable[list[str]]]
 """Looks at the filled database; what is wrong with it."""
