@@ -20,6 +20,7 @@ from broker.audit.errors import LogBroken, translated
 from broker.audit.settings import AuditSettings
 from broker.audit.tail import Tail
 from broker.audit.tree import leaf_hash
+from broker.clock import Clock
 from broker.errors import Unavailable
 from storage import errors as storage_errors
 from storage.port import AuditAppend, Commit, Committed, Delete, Expect, Storage
@@ -41,6 +42,7 @@ class Journal:
         tail: Tail,
         checkpointer: Checkpointer,
         tasks: asyncio.TaskGroup,
+        clock: Clock,
         settings: AuditSettings,
         counters: Counters,
     ) -> None:
@@ -51,10 +53,12 @@ class Journal:
         self._tail = tail
         self._checkpointer = checkpointer
         self._tasks = tasks
+        self._clock = clock
         self._settings = settings
         self._in_flight: set[asyncio.Task[Committed | Exception]] = set()
         self._in_flight_entries = 0
         self._refusal: str | None = None
+        self._full_at: float | None = None
 
     @property
     def unsigned(self) -> int:
@@ -73,7 +77,11 @@ class Journal:
 
     def healthy(self) -> bool:
         """Whether the log can be written and its checkpoints keep up (within `unsigned_s_max`); readiness asks this."""
-        return self.accepting and self._checkpointer.healthy()
+        return self.accepting and self._has_room() and self._checkpointer.healthy()
+
+    def _has_room(self) -> bool:
+        """No commit found the disk full lately. One that succeeds proves little: small rows fit where old ones were."""
+        return self._full_at is None or self._clock.monotonic() - self._full_at > self._settings.full_s
 
     async def commit(
         self,
@@ -148,6 +156,8 @@ class Journal:
         except (storage_errors.Conflict, storage_errors.OutOfBounds) as error:
             return translated(error)
         except storage_errors.StorageError as error:
+            if isinstance(error, storage_errors.StorageFull):
+                self._full_at = self._clock.monotonic()
             self._doubt(encoded)
             return translated(error)
         except LogBroken as error:

@@ -86,6 +86,7 @@ async def open_journal(
             tail=tail,
             checkpointer=checkpointer,
             tasks=tasks,
+            clock=clock,
             settings=settings,
             counters=counters,
         )

@@ -14,6 +14,7 @@ class AuditSettings:
     checkpoint_every_s, checkpoint_entries: whichever comes first makes a checkpoint.
     unsigned_entries_max: at so many entries without a checkpoint, commits are refused.
     unsigned_s_max: an entry without a checkpoint for longer makes the log unhealthy.
+    full_s: so long after a commit that found the disk full the log counts as unhealthy.
     close_deadline_s: the longest wait for each step of an orderly close.
     anchor_file: where signed checkpoints are appended too; it belongs on another disk, or a collector picks it up.
     """
@@ -23,5 +24,6 @@ class AuditSettings:
     checkpoint_entries: int = 1024
     unsigned_entries_max: int = 65_536
     unsigned_s_max: float = 10.0
+    full_s: float = 5.0
     close_deadline_s: float = 5.0
     anchor_file: Path | None = None

@@ -9,6 +9,8 @@ import pytest
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.note import Verifier
 from broker.audit.settings import AuditSettings
+from broker.errors import Unavailable
+from storage.errors import StorageFull
 from storage.port import Commit
 from storage.records.audit import CheckpointRecord
 
@@ -77,6 +79,34 @@ async def test_readiness_turns_red_after_ten_unsigned_seconds(
         assert not journal.healthy()
         unsteady.down = False
         await signed(journal)
+        assert journal.healthy()
+
+
+async def test_readiness_is_red_for_five_seconds_after_a_full_disk(
+    opening: Any, storage: Any, granted: Any, clock: Any
+) -> None:
+    """Also while other commits find room: where one does not, grants fail."""
+
+    class Full:
+        room = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        async def commit(self, commit: Commit) -> Any:
+            if not self.room:
+                raise StorageFull
+            return await storage.commit(commit)
+
+    disk = Full()
+    async with opening(disk) as journal:
+        disk.room = False
+        with pytest.raises(Unavailable):
+            await journal.commit(granted(1))
+        disk.room = True
+        await journal.commit(granted(1, 1))
+        assert not journal.healthy()
+        await clock.advance(5.5)
         assert journal.healthy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -83,6 +84,30 @@ def serving() -> Any:
 
 
 @pytest.fixture(scope="session")
+def clusters() -> ModuleType:
+    """The module `cluster`."""
+    return _beside("cluster")
+
+
+@pytest.fixture(scope="session")
+def crews() -> ModuleType:
+    """The module `crew`."""
+    return _beside("crew")
+
+
+@pytest.fixture
+def reckon(house_parts: Any) -> Any:
+    """Holds the record of a cluster against the diary of a crew that is at rest."""
+    return functools.partial(_beside("reckoning").reckon, house_parts=house_parts)
+
+
+@pytest.fixture
+def stopwatch(clusters: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Says how long it took to serve again, and holds it to a bound."""
+    return clusters.Stopwatch(capsys)
+
+
+@pytest.fixture(scope="session")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A cluster as `init` leaves it; every test gets a copy of its database."""
     layout = layout_of(data_dir=tmp_path_factory.mktemp("founded") / "data", config=None)
@@ -117,15 +142,10 @@ def open_house(
 
 
 @pytest.fixture
-async def shared(postgres: Any, tmp_path: Path) -> Path:
+async def shared(postgres: Any, tmp_path: Path, clusters: Any) -> Path:
     """The configuration of a fresh cluster on PostgreSQL, which any number of replicas may serve."""
     url = postgres.url(await asyncio.to_thread(postgres.create))
-    path = tmp_path / "shared" / "broker.toml"
-    path.parent.mkdir(mode=0o700)
-    path.write_text(f'[storage]\nurl = "{url}"\n\n[kms]\nkeys = ["local:{path.parent}/kms.key"]\n')
-    path.chmod(0o600)
-    layout = layout_of(data_dir=None, config=path)
-    await initialise(layout, own_config=True, passphrase_file=None, new_credential=False, clock=SystemClock())
+    path: Path = await clusters.found(url, tmp_path / "shared")
     return path
 
 

@@ -125,10 +125,10 @@ class House:
         return found
 
     async def leases(self) -> list[LeaseRecord]:
-        return await _all(self.storage, LeaseRecord)
+        return await every(self.storage, LeaseRecord)
 
     async def sessions(self) -> list[SessionRecord]:
-        return await _all(self.storage, SessionRecord)
+        return await every(self.storage, SessionRecord)
 
     async def entries(self, kind: type[Entry]) -> list[Any]:
         """The audit entries of one kind, oldest first."""
@@ -173,7 +173,8 @@ async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float
             await asyncio.sleep(0.01)
 
 
-async def _all(storage: Any, kind: Any) -> list[Any]:
+async def every(storage: Any, kind: Any) -> list[Any]:
+    """All rows of a table."""
     rows: list[Any] = []
     after = None
     while True:

@@ -63,6 +63,12 @@ class Postgres:
         log = self.folder / "log"
         _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", "-t", STARTS_S, "-l", log, "start")
 
+    @property
+    def running(self) -> bool:
+        """Whether its first process is there."""
+        status = [self.programs / "pg_ctl", "-D", self.folder / "data", "status"]
+        return subprocess.run(status, check=False, capture_output=True, user=_user(), cwd="/").returncode == 0
+
     def kill(self) -> None:
         """Kill every process of the server at once, as kill -9 does."""
         self._signal(signal.SIGKILL)
