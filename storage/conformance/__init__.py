@@ -8,6 +8,7 @@ To enrol an adapter, subclass in a test module and say how to open it; needs pyt
             url = f"mine://{tmp_path}"
             return lambda: open_mine(url)      # each call: another handle on the same, at first empty, database
 
+Adapters that serve several processes have more laws in `storage.conformance.processes`.
 `pytest.register_assert_rewrite("storage.conformance")` in conftest.py makes failures say more. Bounds that the port
 leaves to the adapter (how many calls may wait, how long a lock is waited for) are the adapter's own tests.
 """

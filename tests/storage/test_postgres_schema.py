@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,11 +13,15 @@ import pytest
 
 from storage import records
 from storage.codec import Codec
+from storage.conformance.samples import following, lease
+from storage.errors import Unavailable
 from storage.port import Commit
 from storage.postgres import open_postgres
 from storage.postgres.migrations import MIGRATIONS, NEWEST, migrate
+from storage.postgres.opening import migrate_postgres
 from storage.postgres.schema import schema_sql
 from storage.postgres.statements import Statements
+from storage.records import LeaseRecord
 
 
 def _dump(postgres: Any, database: str) -> list[str]:
@@ -60,6 +65,52 @@ async def test_a_migration_that_fails_leaves_nothing(postgres: Any, monkeypatch:
     finally:
         await connection.close()
     assert postgres.sql(name, "SELECT count(*) FROM pg_namespace WHERE nspname = 'tokenbroker'") == "0"
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A release that adds a column to the leases, until it is undone."""
+    expanding = tmp_path / "expanding.sql"
+    expanding.write_text("ALTER TABLE tokenbroker.lease ADD COLUMN added bigint")
+    monkeypatch.setattr("storage.postgres.migrations.NEWEST", NEWEST + 1)
+    monkeypatch.setattr("storage.postgres.migrations.MIGRATIONS", (*MIGRATIONS, (str(expanding), NEWEST)))
+    return monkeypatch
+
+
+async def test_a_release_serves_on_while_the_next_one_expands(postgres: Any, next_release: pytest.MonkeyPatch) -> None:
+    """Before, during and after the next release's migration this one reads and writes, and may be started anew."""
+    url = postgres.url(postgres.create())
+    with next_release.context() as now:
+        now.setattr("storage.postgres.migrations.NEWEST", NEWEST)
+        async with open_postgres(url) as running:
+            await running.commit(Commit(inserts=[lease(1)]))
+            now.undo()
+            assert await migrate_postgres(url) == (NEWEST, NEWEST + 1)
+            await running.commit(Commit(updates=[following(lease(1))], inserts=[lease(2)]))
+            assert await running.get(LeaseRecord, lease(1).key) == following(lease(1))
+    next_release.undo()
+    async with open_postgres(url) as started:
+        await started.commit(Commit(inserts=[lease(3)]))
+        assert (await started.check()).schema == NEWEST + 1
+
+
+async def test_a_migration_waits_for_no_table_in_use(postgres: Any, next_release: pytest.MonkeyPatch) -> None:
+    """While somebody reads the table in a long transaction, the migration gives up, undone, and brokers go on."""
+    url = postgres.url(postgres.create())
+    with next_release.context() as now:
+        now.setattr("storage.postgres.migrations.NEWEST", NEWEST)
+        async with open_postgres(url) as running:
+            reader = await asyncpg.connect(url)
+            try:
+                async with reader.transaction():
+                    await reader.fetch("SELECT count(*) FROM tokenbroker.lease")
+                    now.undo()
+                    with pytest.raises(Unavailable):
+                        await migrate_postgres(url)
+                    await running.commit(Commit(inserts=[lease(1)]))
+            finally:
+                await reader.close()
+            assert await migrate_postgres(url) == (NEWEST, NEWEST + 1)
 
 
 @pytest.mark.parametrize("kind", records.ALL)

@@ -19,6 +19,8 @@ NEWEST = len(MIGRATIONS)
 _SCHEMA = "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'tokenbroker'"
 LOCK = 0x746B6272
 """ASCII "tkbr": the advisory lock that one migrating replica holds."""
+TABLE_LOCK_S = 2.0
+"""How long a migration waits for a table, and brokers behind it; then it is undone, and may be tried again."""
 
 
 async def migrate(connection: asyncpg.Connection, shown: str, *, filling: bool = False) -> int:
@@ -35,6 +37,8 @@ async def migrate(connection: asyncpg.Connection, shown: str, *, filling: bool =
     async with connection.transaction():
         await connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        # Whoever waits for a table holds up all who come after, so a table that is in use is not waited for as long.
+        await connection.execute(f"SET LOCAL lock_timeout = '{TABLE_LOCK_S:g}s'")
         # Again, inside the lock: another replica may have migrated while this one waited for it.
         before = await version_of(connection, shown, filling=filling)
         for number in range(before, NEWEST):
