@@ -53,8 +53,6 @@ ANSWER_BYTES_MAX = 64 * 1024
 CA_BYTES_MAX = 1024 * 1024
 """Largest file of certificates that is read."""
 IN_THE_CLEAR = "an endpoint here without ca-file: keys pass in the clear to whatever listens there; it is for tests"
-    "an endpoint on this machine without ca-file: keys pass in the clear to whatever listens there; for tests"
-)
 LABEL = b"tokenbroker/gcp-kms/v1"
 """First field of the authenticated data (docs/spec/kms-gcp.md), so that nothing else this key encrypted is a wrap."""
 
