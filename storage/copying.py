@@ -54,15 +54,16 @@ async def fingerprint(source: Storage) -> str:
     return f"{log}, position {await source.position()}"
 
 
-async def copy_records(source: Moment, target: Loading, told: Told) -> None:
+async def copy_records(source: Moment, target: Loading, told: Told, *, page_max: int = PAGE_MAX) -> None:
     """Load every record that `target` lacks, in the order of the keys: what is there already was loaded in that order.
 
+    page_max: most records of a page; reading and writing one holds up whatever else the event loop serves.
     Whatever either side raises comes through; what was loaded stays, and the same call goes on behind it.
     """
     for kind in ORDER:
         there = await target.select(kind, descending=True, limit=1)
         after = there.records[-1].key if there.records else None
-        async with aclosing(_pages(source, kind, after)) as pages:
+        async with aclosing(_pages(source, kind, after, page_max)) as pages:
             async for page in pages:
                 await target.load(page)
                 told(kind, len(page))
@@ -100,13 +101,13 @@ async def compare(source: Moment, target: Moment, kind: type[Record], seen: Seen
 
 
 async def _each(storage: Moment, kind: type[R]) -> AsyncGenerator[R, None]:
-    async with aclosing(_pages(storage, kind, None)) as pages:
+    async with aclosing(_pages(storage, kind, None, PAGE_MAX)) as pages:
         async for page in pages:
             for record in page:
                 yield record
 
 
-async def _pages(storage: Moment, kind: type[R], after: Key | None) -> AsyncGenerator[list[R], None]:
+async def _pages(storage: Moment, kind: type[R], after: Key | None, page_max: int) -> AsyncGenerator[list[R], None]:
     """Every record behind `after`, in the order of the key, in pages of about `PAGE_BYTES_WANTED`."""
     limit = PAGE_AT_FIRST
     while True:
@@ -117,7 +118,7 @@ async def _pages(storage: Moment, kind: type[R], after: Key | None) -> AsyncGene
         if after is None:
             return
         size = sum(map(_weight, page.records))
-        limit = max(1, min(PAGE_MAX, limit * GROWTH, PAGE_BYTES_WANTED * len(page.records) // size))
+        limit = max(1, min(page_max, limit * GROWTH, PAGE_BYTES_WANTED * len(page.records) // size))
 
 
 def _weight(record: Record) -> int:

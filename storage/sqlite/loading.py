@@ -26,6 +26,8 @@ from storage.sqlite.storage import SqliteStorage
 from storage.table import Record
 from storage.work import prepare
 
+PORTABLE_PAGE_MAX = 200
+"""Most records of a page of a portable copy: made beside a broker that serves, each costs it few milliseconds."""
 FINISH_S = 600.0
 """How long the last step may take."""
 
@@ -63,7 +65,7 @@ async def write_portable(moment: Moment, target: Path) -> None:
         raise Refused(f"{target} exists; name another file for the backup")
     with placed(target) as part:
         async with opened(SqliteLoading, part, prepare=partial(_begin, source="")) as loading:
-            await copy_records(moment, loading, lambda _kind, _count: None)
+            await copy_records(moment, loading, lambda _kind, _count: None, page_max=PORTABLE_PAGE_MAX)
             await loading.finish(await moment.position())
 
 
