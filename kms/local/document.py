@@ -91,7 +91,7 @@ def parse(content: bytes) -> KeyDocument:
     except msgspec.ValidationError as error:
         problem = f"the key file has a wrong, missing or unknown field at {_place(error)}"
     except msgspec.DecodeError as error:
-        problem = f"the key file cannot be read: {error}"
+        problem = f"this is no key file, or a damaged one: {error}; restore it from its copy, or name another"
     except (UnicodeDecodeError, RecursionError):
         pass
     # Raised outside the handlers: those errors carry the file's content, and would be chained to this one.
