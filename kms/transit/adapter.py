@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -46,9 +46,10 @@ T = TypeVar("T")
 async def open_transit(uri: str) -> AsyncIterator[Kms]:
     """Open the key that `uri` (`transit:https://HOST:PORT/MOUNT/KEY?…`, see `kms.transit.uri`) names.
 
-    Logs in and looks at the key; a server that does not answer now is asked again with the first call. At the end
-    the tokens that were made here are revoked, as far as the server answers.
-    BadKey: the URI, a file it names, or the key's type is wrong. Denied, Disabled: the login or the key is refused.
+    Logs in and looks at the key. A server that does not answer, or refuses the login or the key, opens all the same,
+    and each call says so: others may serve, and a login that was refused is not tried again with each opening. At the
+    end the tokens that were made here are revoked, as far as the server answers.
+    BadKey: the URI, a file it names, or the key's type is wrong.
     """
     with naming(unread(uri)):
         where = parse_uri(uri)
@@ -177,11 +178,9 @@ class TransitKms:
         )
 
     async def look(self) -> None:
-        """Look at the key for the first time; a server that does not answer is passed over. Raises Denied, BadKey."""
-        try:
+        """Look at the key for the first time. BadKey: it is of another kind; whatever else is wrong, calls will say."""
+        with suppress(Unavailable, Denied, Corrupt):
             await self._facts()
-        except Unavailable:
-            return
 
     async def _facts(self) -> KeyFacts | None:
         """What the server says of the key; None where the policy does not allow asking. BadKey, Disabled: unusable."""

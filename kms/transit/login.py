@@ -25,6 +25,13 @@ TOKEN_VARIABLE = "VAULT_TOKEN"  # noqa: S105 — the name of a variable, not a t
 SECRET_BYTES_MAX = 8192
 """Largest token or secret id."""
 
+REFUSED_S = 30.0
+"""How long a refused token stands before it is looked up again."""
+LOCKOUT_S = 16 * 60.0
+"""How long a refused secret id stands before it is tried again. Servers count the refusals of an AppRole until 15
+minutes have passed without one, and at five let nobody log in to it for as long, brokers with the right one included.
+"""
+
 _SECRET = re.compile(r"[!-~]{1,8192}", re.ASCII)
 
 
@@ -59,6 +66,15 @@ class Source(Protocol):
 
     def changed(self) -> bool:
         """Whether there is another token than at the last login, without asking the server."""
+        ...
+
+    @property
+    def refused_s(self) -> float:
+        """How long a refused login stands before another is tried with the same."""
+        ...
+
+    def mended(self) -> bool:
+        """Whether its file was changed since the last try, so that another need not wait. One system call."""
         ...
 
     async def log_in(self) -> Login:
@@ -101,6 +117,8 @@ class _LookedUp(msgspec.Struct):
 class GivenToken:
     """The token of the environment; there is never another one."""
 
+    refused_s = REFUSED_S
+
     def __init__(self, *, server: Server, token: str) -> None:
         self._server = server
         self._token = token
@@ -112,6 +130,10 @@ class GivenToken:
         """As the protocol says."""
         return False
 
+    def mended(self) -> bool:
+        """As the protocol says."""
+        return False
+
     async def log_in(self) -> Login:
         """As the protocol says: the same token."""
         return await look_up(self._server, self._token)
@@ -120,10 +142,13 @@ class GivenToken:
 class TokenFile:
     """A token in a private file, read again whenever the file changed."""
 
+    refused_s = REFUSED_S
+
     def __init__(self, *, server: Server, path: Path) -> None:
         self._server = server
         self._path = path
         self._stamp: Stamp | None = None
+        self._tried: Stamp | None = None
 
     def check(self) -> None:
         """As the protocol says."""
@@ -133,10 +158,14 @@ class TokenFile:
         """As the protocol says. One system call; a file that is gone has changed."""
         return stamp(self._path) != self._stamp
 
+    def mended(self) -> bool:
+        """As the protocol says."""
+        return stamp(self._path) != self._tried
+
     async def log_in(self) -> Login:
         """As the protocol says: the token that the file holds."""
         # Taken before reading: a change during the reading leaves an older stamp, so the file is read once more.
-        seen = stamp(self._path)
+        self._tried = seen = stamp(self._path)
         login = await look_up(self._server, await asyncio.to_thread(read_secret, self._path))
         self._stamp = seen
         return login
@@ -145,11 +174,14 @@ class TokenFile:
 class AppRole:
     """Logs in with a role id and the secret id of a private file, which is read at each login."""
 
+    refused_s = LOCKOUT_S
+
     def __init__(self, *, server: Server, mount: str, role_id: str, secret_id_file: Path) -> None:
         self._server = server
         self._mount = mount
         self._role_id = role_id
         self._secret_id_file = secret_id_file
+        self._tried: Stamp | None = None
 
     def check(self) -> None:
         """As the protocol says."""
@@ -159,8 +191,13 @@ class AppRole:
         """As the protocol says; a new secret id makes no token stale."""
         return False
 
+    def mended(self) -> bool:
+        """As the protocol says."""
+        return stamp(self._secret_id_file) != self._tried
+
     async def log_in(self) -> Login:
         """As the protocol says: a new token, with each login."""
+        self._tried = stamp(self._secret_id_file)
         secret_id = await asyncio.to_thread(read_secret, self._secret_id_file)
         body = {"role_id": self._role_id, "secret_id": secret_id}
         asked_at = asyncio.get_running_loop().time()

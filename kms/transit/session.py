@@ -13,15 +13,13 @@ from typing import TypeVar
 
 from kms.errors import Denied, KmsError, Unavailable
 from kms.transit.errors import Forbidden
-from kms.transit.login import Login, Source, facts_of, renew, revoke
+from kms.transit.login import REFUSED_S, Login, Source, facts_of, renew, revoke
 from kms.transit.server import Server
 
 RENEW_AFTER = 2 / 3
 """The share of a token's time after which it is renewed."""
 RETRY_S = 1.0
 """How long a login that failed here, or got no answer, stands before another; also the shortest wait to a renewal."""
-REFUSED_S = 30.0
-"""How long a refused login stands before another is tried: servers lock accounts that are refused again and again."""
 RELOGIN_S = 30.0
 """How long a login that may not look itself up is believed to be alive, whatever is refused to it."""
 
@@ -92,7 +90,7 @@ class Session:
     async def _log_in(self) -> Login:
         """Log in, together with whoever wants that now. A cancelled caller leaves the login to the others."""
         if self._flight is None:
-            if self._failed is not None and _now() < self._failed[1]:
+            if self._failed is not None and _now() < self._failed[1] and not self._source.mended():
                 raise _again(self._failed[0])
             if self._closed:
                 raise Unavailable("the key is closed")
@@ -121,10 +119,13 @@ class Session:
         finally:
             self._flight = None
         if isinstance(outcome, KmsError):
-            self._failed = (outcome, _now() + _pause(outcome))
+            self._failed = (outcome, _now() + self._pause(outcome))
         else:
             self._take(outcome)
         return outcome
+
+    def _pause(self, error: KmsError) -> float:
+        return self._source.refused_s if isinstance(error, Denied) else RETRY_S
 
     def _take(self, login: Login) -> None:
         self._login, self._failed, self._warned = login, None, False
@@ -174,7 +175,7 @@ class Session:
 
     def _put_off(self, error: KmsError) -> None:
         """Try again later. Calls go on with the token while it lasts, and say what is wrong when it does not."""
-        self._renew_at = _now() + _pause(error)
+        self._renew_at = _now() + (REFUSED_S if isinstance(error, Denied) else RETRY_S)
         if not self._warned:
             log.warning("%s: the token could not be renewed and serves until its end: %s", self._uri, error)
         self._warned = True
@@ -213,10 +214,6 @@ async def keeping(*, uri: str, source: Source, server: Server) -> AsyncIterator[
 def _nearly_over(before: Login, renewed: Login) -> bool:
     """Whether a renewal was cut short by the longest time that the token may live."""
     return before.ttl_s is not None and renewed.ttl_s is not None and renewed.ttl_s < before.ttl_s * RENEW_AFTER
-
-
-def _pause(error: KmsError) -> float:
-    return REFUSED_S if isinstance(error, Denied) else RETRY_S
 
 
 def _again(error: KmsError) -> KmsError:

@@ -83,7 +83,7 @@ async def test_a_deleted_key_is_disabled_and_not_made_again(transit_key: Any) ->
 
 
 async def test_a_soft_deleted_key_is_disabled_until_it_is_restored(bao: Any, transit_key: Any) -> None:
-    """Soft deletion stops wraps and unwraps, and the opening of the key; restoring brings all of it back."""
+    """Soft deletion stops wraps and unwraps, also where the key is opened meanwhile; restoring brings them back."""
     path = f"{transit_key.mount}/keys/{transit_key.key}/soft-delete"
     uri = transit_key.uri()
     async with open_transit(uri) as kms:
@@ -92,22 +92,23 @@ async def test_a_soft_deleted_key_is_disabled_until_it_is_restored(bao: Any, tra
         for call in (kms.unwrap(wrap, CONTEXT), kms.wrap(KEY, CONTEXT), kms.check(), kms.describe()):
             with pytest.raises(Disabled):
                 await call
-        with pytest.raises(Disabled, match="soft-deleted"):
-            async with open_transit(uri):
-                pass
+        async with open_transit(uri) as opened_meanwhile:
+            with pytest.raises(Disabled, match="soft-deleted"):
+                await opened_meanwhile.wrap(KEY, CONTEXT)
         bao.ask("POST", f"{path}-restore", {})
         assert await kms.unwrap(wrap, CONTEXT) == KEY
 
 
 @pytest.mark.parametrize("missing", ["/nowhere/tokens", "/nokey"])
-async def test_a_key_or_mount_that_is_not_there_does_not_open(transit_key: Any, missing: str) -> None:
-    """A wrong name is refused at once, and nothing is made."""
+async def test_a_key_or_mount_that_is_not_there_wraps_nothing(transit_key: Any, missing: str) -> None:
+    """A wrong name is refused, and no key is made of it, though the token could."""
     uri = transit_key.uri(token_file=transit_key.file("root", transit_key.bao.root_token))
     path = f"/{transit_key.mount}/{transit_key.key}"
     wrong = missing if missing.count("/") == 2 else f"/{transit_key.mount}{missing}"
-    with pytest.raises(Disabled, match="no such mount"):
-        async with open_transit(uri.replace(path, wrong)):
-            pass
+    async with open_transit(uri.replace(path, wrong)) as kms:
+        for call in (kms.wrap(KEY, CONTEXT), kms.generate(CONTEXT), kms.check(), kms.describe()):
+            with pytest.raises(Disabled, match="no such mount"):
+                await call
 
 
 @pytest.mark.parametrize(
@@ -233,9 +234,9 @@ async def test_a_key_in_a_namespace_serves(bao: Any, bao_servers: ModuleType, tm
         description = await kms.describe()
     assert description.warnings == (NOT_ENCRYPTED,)
     assert "2.7" in description.state
-    with pytest.raises(Denied):
-        async with open_transit(uri.replace(f"&namespace={key.namespace}", "")):
-            pass
+    async with open_transit(uri.replace(f"&namespace={key.namespace}", "")) as kms:
+        with pytest.raises(Denied):
+            await kms.check()
 
 
 async def test_a_namespace_that_is_not_there_does_not_open(transit_key: Any) -> None:

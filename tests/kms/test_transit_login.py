@@ -73,9 +73,9 @@ async def test_a_wrong_secret_id_is_denied_and_not_shown(transit_key: Any) -> No
     """The message names the remedy and no secret."""
     uri = transit_key.approle_uri()
     transit_key.file("secret-id", "wrong-secret-id")
-    with pytest.raises(Denied, match="secret_id_file") as caught:
-        async with open_transit(uri):
-            pass
+    async with open_transit(uri) as kms:
+        with pytest.raises(Denied, match="secret_id_file") as caught:
+            await kms.check()
     assert caught.value.kms_key == uri
     assert "wrong-secret-id" not in str(caught.value)
 
@@ -84,9 +84,22 @@ async def test_a_wrong_approle_mount_is_denied(transit_key: Any) -> None:
     """A login that leads nowhere is no outage."""
     secret_id = transit_key.file("secret-id", "a-secret-id")
     uri = transit_key.uri(role_id="r", secret_id_file=secret_id, approle_mount="nowhere")
-    with pytest.raises(Denied, match="approle_mount"):
-        async with open_transit(uri):
-            pass
+    async with open_transit(uri) as kms:
+        with pytest.raises(Denied, match="approle_mount"):
+            await kms.check()
+
+
+async def test_a_wrong_secret_id_locks_nobody_out_and_the_right_one_serves_at_once(transit_key: Any) -> None:
+    """Servers lock an AppRole, for all who use it, after five refusals; a file that was mended is not waited for."""
+    uri = transit_key.approle_uri()
+    right = Path(uri.partition("secret_id_file=")[2].partition("&")[0]).read_text().strip()
+    transit_key.file("secret-id", "wrong")
+    async with open_transit(uri) as kms:
+        for _ in range(10):
+            with pytest.raises(Denied, match="secret_id_file"):
+                await kms.check()
+        transit_key.file("secret-id", right)
+        await kms.check()
 
 
 @pytest.mark.parametrize("option", ["token_file", "secret_id_file"])

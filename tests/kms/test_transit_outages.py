@@ -324,6 +324,6 @@ async def test_a_garbled_login_is_denied(standin: Any, tmp_path: Path, transit_k
         standin.reply("auth/approle/login", 200, garbled)
         secret_id = transit_key.file("secret-id", "an-id")
         uri = standin.uri(tmp_path).partition("?")[0] + f"?role_id=r&secret_id_file={secret_id}"
-        with pytest.raises(Denied, match="form"):
-            async with open_transit(uri):
-                pass
+        async with open_transit(uri) as kms:
+            with pytest.raises(Denied, match="form"):
+                await kms.check()
