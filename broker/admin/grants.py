@@ -33,7 +33,10 @@ GRANTS_MAX: Final = 1_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewGrant:
-    """Who may lease what, and on which terms. TTLs in seconds; None: 5 minutes, and the larger of that and an hour."""
+    """Who may lease what, and on which terms. TTLs in seconds; None: 5 minutes, and the larger of that and an hour.
+
+    previous: whether the previous version may be leased too.
+    """
 
     subject: str
     pattern: str
@@ -42,6 +45,7 @@ class NewGrant:
     expires_at: datetime | None = None
     source_cidrs: Sequence[str] = ()
     windows: Sequence[Window] = ()
+    previous: bool = False
 
 
 class GrantAdmin:
@@ -84,6 +88,7 @@ class GrantAdmin:
             created_by=actor,
             created_at=now,
             expires_at=terms.expires_at,
+            previous=new.previous,
         )
 
         async def decide() -> Plan[GrantRecord]:
@@ -105,14 +110,22 @@ class GrantAdmin:
 
         return await carry_out(self._authority, decide)
 
-    def test(self, *, worker: str, token: str, source: str | None) -> Explanation:
+    def test(self, *, worker: str, token: str, source: str | None, previous: bool = False) -> Explanation:
         """Say which grant lets the worker lease the token, or why none does. NotFound: no such worker."""
         known = self._authority.workers.get((parse_worker_name(worker),))
         if known is None:
             raise NotFound(f"worker {worker}: there is no such worker; register it first")
         subjects = {worker_subject(worker), *(f"group:{group}" for group in known.groups)}
         book = GrantBook(grants=(grant for grant in self._authority.grants if grant.subject in subjects))
-        return explain(book, worker=worker, groups=known.groups, token=token, now=self._clock.now(), source=source)
+        return explain(
+            book,
+            worker=worker,
+            groups=known.groups,
+            token=token,
+            now=self._clock.now(),
+            source=source,
+            previous=previous,
+        )
 
     def _entry(self, grant: GrantRecord, change: str, actor: str) -> GrantChanged:
         return GrantChanged(

@@ -116,10 +116,9 @@ class TokenPutter:
             fields["previous_valid_s"] = new.previous_valid_s
         if before is not None:
             latest = before.latest + 1
-            current = latest if new.stage == "current" else before.current
-            return msgspec.structs.replace(
-                before, rev=before.rev + 1, updated_at=now, latest=latest, current=current, **fields
-            )
+            if new.stage == "current":
+                fields.update(current=latest, previous=before.current)
+            return msgspec.structs.replace(before, rev=before.rev + 1, updated_at=now, latest=latest, **fields)
         made = TokenRecord(
             name=new.token,
             keyring=new.keyring or DEFAULT_KEYRING,

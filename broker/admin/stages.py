@@ -56,7 +56,7 @@ def former(token: TokenRecord, live: Iterable[VersionRecord]) -> VersionRecord:
     Back means to a lower number: whoever rolls back once more, because the first answer was lost, must not arrive at
     the version that was rolled back from.
     """
-    previous = next((version for version in live if version.stage == "previous"), None)
+    previous = next((version for version in live if version.version == token.previous), None)
     stands = f"version {token.current} is current" if token.current else "none is current"
     if previous is None:
         raise NoFormer(f"token {token.name} has no previous version to roll back to; {stands}, and stays so")

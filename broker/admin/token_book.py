@@ -49,19 +49,17 @@ class TokenBook:
         return record
 
     async def stepping_down(self, token: TokenRecord) -> tuple[VersionRecord, ...]:
-        """The current version and the previous one, those there are. Tampered: the current one's row is missing."""
-        page = await self._stored.select(
-            VersionRecord, prefix=(token.name,), where={"stage": "previous"}, descending=True
-        )
-        records = list(page.records)
-        # Another put may come between these readings, and step the current one down: the commit will then conflict.
-        if token.current and all(record.version != token.current for record in records):
-            current = await self._stored.get(VersionRecord, (token.name, token.current))
-            if current is None:
-                raise Tampered(f"token {token.name}: its current version {token.current} is missing from the database")
-            records.append(current)
-        for record in records:
+        """The current version and the previous one, those there are. Tampered: the row of one is missing."""
+        records = []
+        # Another put may come between these readings, and step them down: the commit will then conflict.
+        for stage, number in (("current", token.current), ("previous", token.previous)):
+            if not number:
+                continue
+            record = await self._stored.get(VersionRecord, (token.name, number))
+            if record is None:
+                raise Tampered(f"token {token.name}: its {stage} version {number} is missing from the database")
             self._authority.verify(record)
+            records.append(record)
         return tuple(records)
 
     async def tokens(self, *, prefix: str, after: Key | None, limit: int) -> Page[TokenRecord]:

@@ -104,7 +104,7 @@ class TokenAdmin:
             check_retirable(token, target)
             if target.stage == "retired":
                 return Plan(result=Put(token=token, version=target), entries=())
-            head = self._next(token)
+            head = self._next(token, previous=0 if token.previous == version else token.previous)
             retired = restaged(target, "retired")
             return Plan(
                 result=Put(token=head, version=retired),
@@ -122,7 +122,8 @@ class TokenAdmin:
             check_revision(f"token {name}", token, if_match)
             target = await self._book.version(name, version)
             check_destroyable(token, target)
-            head = self._next(token, current=0 if token.current == version else token.current)
+            gone = {stage: 0 for stage in ("current", "previous") if getattr(token, stage) == version}
+            head = self._next(token, **gone)
             emptied = restaged(target, "destroyed")
             return Plan(
                 result=Put(token=head, version=emptied),
@@ -152,7 +153,7 @@ class TokenAdmin:
             return Plan(
                 result=False,
                 entries=(self._entry(name, "disabled", actor),),
-                updates=(self._next(token, disabled=True, current=0),),
+                updates=(self._next(token, disabled=True, current=0, previous=0),),
                 deletes=versions,
             )
 
@@ -164,7 +165,7 @@ class TokenAdmin:
     ) -> Plan[Put]:
         """live: the current version and the previous one, those there are; the target may be among them."""
         others = [other for other in live if other.version != target.version]
-        head = self._next(token, current=target.version)
+        head = self._next(token, current=target.version, previous=token.current)
         promoted = restaged(target, "current")
         return Plan(
             result=Put(token=head, version=promoted),

@@ -63,7 +63,7 @@ class SessionRefused(Entry, frozen=True, kw_only=True, tag="session.refused"):
 
 
 class LeaseGranted(Entry, frozen=True, kw_only=True, tag="lease.granted"):
-    """A plaintext was about to be sent to this worker."""
+    """A plaintext was about to be sent to this worker: of the current version, or of the previous one."""
 
     lease: str
     token: str
@@ -71,6 +71,7 @@ class LeaseGranted(Entry, frozen=True, kw_only=True, tag="lease.granted"):
     session: str
     grant: str
     ttl_s: float
+    stage: str = "current"
 
 
 class LeaseRefused(Entry, frozen=True, kw_only=True, tag="lease.refused"):

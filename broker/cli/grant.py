@@ -42,6 +42,9 @@ async def add(
     source: Annotated[
         list[str] | None, typer.Option(metavar="CIDR", help="Only from these networks; may be given several times.")
     ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="The previous version too, when it is asked for.")
+    ] = False,
 ) -> None:
     """Allow a worker or group to lease the tokens that a pattern names. Without TTLs: 5m, at most 1h."""
     body = AddGrant(
@@ -51,6 +54,7 @@ async def add(
         max_ttl_s=span_seconds(max_ttl),
         expires_at=expires,
         source_cidrs=tuple(source or ()),
+        previous=previous,
     )
     grant = await operator.client.create("/v1/grants", Grant, body)
     operator.out.fact(grant, f"grant {grant.grant}: {grant.subject} may lease {grant.pattern}")
@@ -73,6 +77,7 @@ async def list_grants(
         Column("max ttl", lambda grant: show_span(timedelta(seconds=grant.max_ttl_s))),
         Column("from", lambda grant: grant.source_cidrs),
         Column("windows", lambda grant: len(grant.windows) or None),
+        Column("previous", lambda grant: grant.previous),
         Column("expires", lambda grant: grant.expires_at),
         nothing="no grants yet, so nobody may lease anything; add one with `tokenbroker grant add`",
     )
@@ -91,11 +96,12 @@ async def explain(
     worker: Annotated[str, typer.Argument(metavar="worker:NAME")],
     token: Annotated[str, typer.Argument(metavar="TOKEN")],
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As if it connected from there.")] = None,
+    previous: Annotated[bool, typer.Option("--previous", help="The previous version of the token.")] = False,
 ) -> None:
     """Say which grant lets a worker lease a token, or why none does."""
     kind, separator, name = worker.partition(":")
     if separator and kind != "worker":
         raise typer.BadParameter("only a worker leases; write worker:NAME", param_hint="worker:NAME")
-    body = AskGrant(worker=name if separator else worker, token=token, source=source)
+    body = AskGrant(worker=name if separator else worker, token=token, source=source, previous=previous)
     told = await operator.client.post("/v1/grants/test", GrantTest, body)
     operator.out.fact(told, *told.lines)

@@ -60,6 +60,7 @@ async def show(operator: Operator, name: Name) -> None:
         {
             "token": token.token,
             "current": token.current or None,
+            "previous": token.previous or None,
             "latest": token.latest,
             "keyring": token.keyring,
             "disabled": token.disabled,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.errors import Denied
 from broker.leases.answers import push_revoked
 from broker.leases.heads import Heads
-from broker.leases.held import Held, Holder, Holdings
+from broker.leases.held import Held, Holder, Holdings, Place, place_of
 from broker.leases.settings import LeaseSettings
 from broker.leases.wheel import Wheel
 from broker.vault.vault import Vault
@@ -45,8 +45,8 @@ class Context:
     wheel: Wheel
     settings: LeaseSettings
 
-    def authorise(self, holder: Holder, token: str, now: datetime) -> tuple[GrantRecord, WorkerRecord]:
-        """The grant that covers this token for this worker now, and the worker. NotAllowed: there is none.
+    def authorise(self, holder: Holder, place: Place, now: datetime) -> tuple[GrantRecord, WorkerRecord]:
+        """The grant that covers this token and stage for this worker now, and the worker. NotAllowed: there is none.
 
         Asked anew at every grant, renewal, resume and push: holding a lease is never authority.
         """
@@ -60,7 +60,8 @@ class Context:
                 break
         else:
             raise NotAllowed("key_removed")
-        decision = holder.entitlements.decide(token, now, holder.source)
+        token, stage = place
+        decision = holder.entitlements.decide(token, now, holder.source, previous=stage == "previous")
         if decision.grant is None:
             raise NotAllowed(str(decision.refusal))
         return decision.grant, worker
@@ -74,7 +75,7 @@ class Context:
         """
         renew_at = mono + (left_s / 2 if record.expires_at < record.max_expires_at else left_s)
         if held is None:
-            before = holder.leases.get(record.token)
+            before = holder.leases.get(place_of(record))
             if before is not None:
                 self.drop(before)
             held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=renew_at)

@@ -10,44 +10,62 @@ from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
-from broker.leases.held import Holder
+from broker.leases.held import Holder, Place
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, extended, next_terms
 from storage.records import LeaseRecord, VersionRecord
-from tokenbroker_client.wire import ENCODER, Granted
+from storage.records.leases import LeaseStage
+from tokenbroker_client.wire import ENCODER, Granted, Stage
 
-_UNKNOWN: Final = Head.__new__(Head, None, None)  # type: ignore[arg-type]  # a mark that is no real head
+_UNKNOWN: Final = Head.__new__(Head, None, None, None)  # type: ignore[arg-type]  # a mark that is no real head
 
 
 class Grant(Operation):
-    """A worker asks for a token. A token that its session already leases gives the same lease, renewed."""
+    """A worker asks for a token. What its session already leases gives the same lease, renewed."""
 
-    __slots__ = ("_encoding", "_held", "_record", "_terms", "_value", "_version", "holder", "id", "token", "ttl_s")
+    __slots__ = (
+        "_encoding",
+        "_held",
+        "_record",
+        "_terms",
+        "_value",
+        "_version",
+        "holder",
+        "id",
+        "place",
+        "stage",
+        "token",
+        "ttl_s",
+    )
 
     gives = True
 
-    def __init__(self, *, holder: Holder, request_id: int, token: str, ttl_s: float | None) -> None:
+    def __init__(
+        self, *, holder: Holder, request_id: int, token: str, ttl_s: float | None, stage: LeaseStage = "current"
+    ) -> None:
         super().__init__(line=holder.worker)
         self.holder = holder
         self.id = request_id
         self.token = token
+        self.stage = stage
+        self.place: Place = (token, stage)
         self.ttl_s = ttl_s
 
     def touches(self) -> tuple[str, ...]:
-        held = self.holder.leases.get(self.token)
-        return (held.record.lease,) if held is not None else (f"{self.holder.session} {self.token}",)
+        held = self.holder.leases.get(self.place)
+        return (held.record.lease,) if held is not None else (f"{self.holder.session} {self.token} {self.stage}",)
 
     def decide(self, batch: Batch) -> None:
         holder, now = self.holder, batch.now
         if holder.closed:
             raise Gone("the session is closed")
-        grant, worker = batch.context.authorise(holder, self.token, now)
+        grant, worker = batch.context.authorise(holder, self.place, now)
         if holder.choked:
             # A worker that asks for large values on many connections, and reads none, would fill the memory.
             raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
-        version = self._current(batch)
+        version = self._leasable(batch)
         self._value, self._encoding = batch.open(version, holder)
-        held = holder.leases.get(self.token)
+        held = holder.leases.get(self.place)
         if held is not None and now < held.record.expires_at:
             ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
             terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
@@ -71,24 +89,25 @@ class Grant(Operation):
                 session=holder.session,
                 grant=grant.id,
                 ttl_s=terms.left_s,
+                stage=self.stage,
             )
         )
 
-    def _current(self, batch: Batch) -> VersionRecord:
+    def _leasable(self, batch: Batch) -> VersionRecord:
         head = batch.context.heads.known.get(self.token, _UNKNOWN)
         if head is _UNKNOWN:
             raise Missing(heads=(self.token,))
         if head is None:
             raise NotAllowed("no_such_token")
-        version = head.leasable
+        version = head.leasable(self.stage)
         if version is None:
-            raise NotFound("the token is disabled or has no current version; ask its owner")
+            raise NotFound(f"the token is disabled or has no {self.stage} version; ask its owner")
         return version
 
     def _check_room(self, batch: Batch) -> None:
         most = batch.context.settings.leases_per_session_max
         held = len(self.holder.leases) + batch.fresh.get(self.holder, 0)
-        if held >= most and self.token not in self.holder.leases:
+        if held >= most and self.place not in self.holder.leases:
             raise RateLimited(f"a session holds at most {most} leases; release some", retry_after_s=1.0)
 
     def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:
@@ -106,6 +125,7 @@ class Grant(Operation):
             expires_at=terms.expires_at,
             max_expires_at=terms.max_expires_at,
             due_at=terms.expires_at,
+            stage=self.stage,
         )
 
     def done(self, batch: Batch) -> None:
@@ -128,6 +148,7 @@ class Grant(Operation):
                     ttl_s=terms.left_s,
                     max_ttl_s=terms.max_left_s,
                     expires_at=terms.expires_unix,
+                    stage=Stage(self.stage),
                 )
             ),
         )

@@ -1,6 +1,7 @@
-"""The current version of each token, verified and kept in memory with a bound.
+"""The live versions of each token, verified and kept in memory with a bound.
 
-A head is a token's row and the row of its current version, still sealed. Nothing here opens values or decides.
+A head is a token's row and the rows of its current and its previous version, still sealed. Nothing here opens values
+or decides.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ from typing import Final, NamedTuple
 from broker.errors import Tampered
 from storage.port import PAGE_MAX, Storage
 from storage.records import TokenRecord, VersionRecord
+from storage.records.leases import LeaseStage
 from storage.table import Key, Record
 
 
 class Head(NamedTuple):
-    """A token and its current version; `version` is None while there is none."""
+    """A token, its current version and its previous one; None while there is none."""
 
     token: TokenRecord
     version: VersionRecord | None
+    previous: VersionRecord | None
 
-    @property
-    def leasable(self) -> VersionRecord | None:
-        """The version a worker may have now; None when the token is disabled or has no current version."""
-        return None if self.token.disabled else self.version
+    def leasable(self, stage: LeaseStage) -> VersionRecord | None:
+        """The version of this stage, which workers may have now; None: there is none, or the token is disabled."""
+        if self.token.disabled:
+            return None
+        return self.version if stage == "current" else self.previous
 
 
 _WARM_PAGE: Final = 100
@@ -100,7 +104,8 @@ class Heads:
         self._loads.append(load)
         try:
             tokens = await self._storage.get_many(TokenRecord, [(name,) for name in names])
-            keys = [(token.name, token.current) for token in tokens.values() if token.current]
+            live = ((token.name, number) for token in tokens.values() for number in (token.current, token.previous))
+            keys = [(name, number) for name, number in live if number]
             versions = await self._storage.get_many(VersionRecord, keys)
         finally:
             self._loads = [each for each in self._loads if each is not load]
@@ -112,13 +117,15 @@ class Heads:
 
     def _verified(self, token: TokenRecord, versions: dict[tuple[str | int, ...], VersionRecord]) -> Head:
         self._verify(token)
-        if not token.current:
-            return Head(token, None)
-        version = versions.get((token.name, token.current))
-        if version is None:
-            raise Tampered(f"token {token.name}: its current version {token.current} is missing from the database")
-        self._verify(version)
-        return Head(token, version)
+        live: list[VersionRecord | None] = []
+        for stage, number in (("current", token.current), ("previous", token.previous)):
+            version = versions.get((token.name, number)) if number else None
+            if version is not None:
+                self._verify(version)
+            elif number:
+                raise Tampered(f"token {token.name}: its {stage} version {number} is missing from the database")
+            live.append(version)
+        return Head(token, *live)
 
     def _keep(self, name: str, head: Head | None) -> None:
         self._drop(name)
@@ -139,4 +146,4 @@ class Heads:
 
 
 def _sealed_bytes(head: Head | None) -> int:
-    return 0 if head is None or head.version is None else len(head.version.sealed)
+    return 0 if head is None else sum(len(version.sealed) for version in head[1:] if version is not None)

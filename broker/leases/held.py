@@ -11,7 +11,16 @@ from typing import Protocol
 from broker.policy.entitlements import Entitlements
 from kms.port import Caller
 from storage.records import LeaseRecord
+from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import GoneCode
+
+Place = tuple[str, LeaseStage]
+"""A token and the stage of it that is leased: a session has one lease of each."""
+
+
+def place_of(record: LeaseRecord) -> Place:
+    """Where a session holds this lease."""
+    return (record.token, record.stage)
 
 
 class Holder(Protocol):
@@ -26,8 +35,8 @@ class Holder(Protocol):
     caller: Caller
     actor: str
     entitlements: Entitlements
-    leases: dict[str, Held]
-    """Held leases by token name."""
+    leases: dict[Place, Held]
+    """Held leases by token name and stage."""
     revoking: dict[str, LeaseRecord]
     """Revoked leases that the worker has not yet said it wiped, by lease id."""
 
@@ -102,8 +111,8 @@ class Holdings:
         self._holders.pop(holder, None)
 
     def add(self, held: Held) -> None:
-        """Take up a lease of a token that its session does not hold yet."""
-        held.holder.leases[held.record.token] = held
+        """Take up a lease of a place where its session holds none yet."""
+        held.holder.leases[place_of(held.record)] = held
         self.by_lease[held.record.lease] = held
 
     def drop(self, held: Held) -> None:
@@ -111,12 +120,14 @@ class Holdings:
         if self.by_lease.get(held.record.lease) is not held:
             return
         del self.by_lease[held.record.lease]
-        if held.holder.leases.get(held.record.token) is held:
-            del held.holder.leases[held.record.token]
+        place = place_of(held.record)
+        if held.holder.leases.get(place) is held:
+            del held.holder.leases[place]
 
     def of_token(self, token: str) -> list[Held]:
         """The leases of one token. Asks every session: a token changes seldom, and leases come and go all the time."""
-        return [held for holder in self._holders if (held := holder.leases.get(token)) is not None]
+        places: tuple[Place, ...] = ((token, "current"), (token, "previous"))
+        return [held for holder in self._holders for place in places if (held := holder.leases.get(place)) is not None]
 
     def __len__(self) -> int:
         return len(self.by_lease)

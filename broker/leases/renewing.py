@@ -13,7 +13,7 @@ from broker.errors import BrokerError, NotFound
 from broker.leases.answers import error_frame, push_revoked
 from broker.leases.batch import Batch
 from broker.leases.context import Context, NotAllowed
-from broker.leases.held import Held, Holder
+from broker.leases.held import Held, Holder, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import NO_VERSION, WORTH_RENEWING_S, ended, extended, next_terms
 from storage.records import LeaseRecord
@@ -56,10 +56,10 @@ class Renewal(Operation):
         for held in self._held(batch):
             record = held.record
             try:
-                grant, worker = context.authorise(self.holder, record.token, now)
-                self._check_token(record.token, context)
+                grant, worker = context.authorise(self.holder, place_of(record), now)
+                self._check_token(record, context)
             except (NotAllowed, NotFound) as error:
-                self._reason = error.reason if isinstance(error, NotAllowed) else NO_VERSION
+                self._reason = error.reason if isinstance(error, NotAllowed) else NO_VERSION[record.stage]
                 self._lost.append((held, self._revoked(record, batch)))
                 continue
             terms = next_terms(record, grant=grant, worker=worker, now=now, ttl_s=record.ttl_s)
@@ -70,18 +70,17 @@ class Renewal(Operation):
                 self._kept.append(held)
         self._write(batch)
 
-    def _check_token(self, token: str, context: Context) -> None:
+    def _check_token(self, record: LeaseRecord, context: Context) -> None:
         """NotFound: it may be leased to nobody now. One that cannot be read passes, and is not extended either."""
+        token = record.token
         if token in self._unreadable:
             return
         known = context.heads.known
         if token not in known:
             # All at once, so that one read serves all that this session holds.
-            raise Missing(
-                heads=tuple(name for name in self.holder.leases if name not in known and name not in self._unreadable)
-            )
+            raise Missing(heads=tuple({name for name, _ in self.holder.leases if name not in known} - self._unreadable))
         head = known[token]
-        if head is None or head.leasable is None:
+        if head is None or head.leasable(record.stage) is None:
             raise NotFound
 
     def goes_on_without(self, token: str) -> bool:

@@ -1,8 +1,8 @@
 """Resume leases of an earlier session of the same worker, on whatever replica it has come back to.
 
 The worker states what it holds; what it states is looked up, never believed. Each lease is checked again, moves to this
-session, and is renewed; a lease whose token has another version comes with its value. A session holds a token once, so
-of two leases of one token the later in the list ends.
+session, and is renewed; a lease whose token has another version comes with its value. A session holds a token
+and stage once, so of two leases of one the later in the list ends.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
-from broker.leases.held import Holder
+from broker.leases.held import Holder, Place, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.rotating import rotated_frame
 from broker.leases.terms import NO_VERSION, ended, extended, next_terms
 from storage.records import LeaseRecord, VersionRecord
-from storage.records.leases import LeaseState
+from storage.records.leases import LeaseStage, LeaseState
 from tokenbroker_client.wire import (
     ENCODER,
     FRAME_BYTES_MAX,
@@ -49,7 +49,7 @@ class Resume(Operation):
         self.holder = holder
         self.id = request_id
         self.stated = stated
-        self._live: dict[str, LeaseRecord] = {}
+        self._live: dict[Place, LeaseRecord] = {}
         self._rotated: list[Rotated] = []
         self._over: list[LeaseRecord] = []
         self._gone: list[GoneLease] = []
@@ -58,7 +58,7 @@ class Resume(Operation):
     def touches(self) -> tuple[str, ...]:
         # Also the tokens, as far as they are known: a grant in the same batch must not make a second lease of one.
         session = self.holder.session
-        tokens = (f"{session} {row.token}" for row in self.fetched.values() if row is not None)
+        tokens = (f"{session} {row.token} {row.stage}" for row in self.fetched.values() if row is not None)
         return (*self.stated, *tokens)
 
     def goes_on_without(self, token: str) -> bool:
@@ -106,19 +106,19 @@ class Resume(Operation):
             raise Missing(heads=unknown)
 
     def _resume(self, row: LeaseRecord, batch: Batch) -> None:
-        context, now, token = batch.context, batch.now, row.token
-        held = self.holder.leases.get(token)
-        if token in self._live or (held is not None and held.record.lease != row.lease):
+        context, now, place = batch.context, batch.now, place_of(row)
+        held = self.holder.leases.get(place)
+        if place in self._live or (held is not None and held.record.lease != row.lease):
             self._end(batch, row, "released", "the session has another lease of the token")
             return
         try:
-            grant, worker = context.authorise(self.holder, token, now)
-            head, version = _leasable(context.heads.known[token])
+            grant, worker = context.authorise(self.holder, place, now)
+            head, version = _leasable(context.heads.known[row.token], row.stage)
         except NotAllowed as error:
             self._end(batch, row, "revoked", error.reason)
             return
         except NotFound:
-            self._end(batch, row, "revoked", NO_VERSION)
+            self._end(batch, row, "revoked", NO_VERSION[row.stage])
             return
         if version.version != self.stated[row.lease]:
             try:
@@ -130,7 +130,7 @@ class Resume(Operation):
             self._rotated.append(rotated_frame(row.lease, head, version, value, encoding))
         terms = next_terms(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s)
         record = extended(row, terms, grant=grant.id, version=version.version)
-        self._live[token] = msgspec.structs.replace(record, session=self.holder.session, instance=context.instance)
+        self._live[place] = msgspec.structs.replace(record, session=self.holder.session, instance=context.instance)
 
     def _end(self, batch: Batch, row: LeaseRecord, state: LeaseState, reason: str) -> None:
         retention_s = batch.context.settings.retention_s
@@ -185,8 +185,8 @@ class Resume(Operation):
         self.holder.answer(self.id, error_frame(error, self.id))
 
 
-def _leasable(head: Head | None) -> tuple[Head, VersionRecord]:
-    version = None if head is None else head.leasable
+def _leasable(head: Head | None, stage: LeaseStage) -> tuple[Head, VersionRecord]:
+    version = None if head is None else head.leasable(stage)
     if head is None or version is None:
         raise NotFound
     return head, version

@@ -1,7 +1,7 @@
-"""Push the current version of a token to one session that leases it.
+"""Push the version that a lease follows, the current or the previous one of its token, to the session that has it.
 
 Authority is checked again first; the push is on record before the value leaves. A token that may no longer be leased
-(disabled, no current version) has its leases revoked instead.
+(disabled, no such version) has its leases revoked instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from broker.leases.answers import push_revoked
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
-from broker.leases.held import Held
+from broker.leases.held import Held, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import NO_VERSION, cut, ended
 from storage.records import LeaseRecord, VersionRecord
@@ -24,7 +24,7 @@ from tokenbroker_client.wire import ENCODER, Encoding, LiveLease, Renewed, Rotat
 
 
 def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, encoding: Encoding) -> Rotated:
-    """What a worker is told of another version."""
+    """What a worker is told of another version. Of how long the one before a previous one works, nothing is known."""
     return Rotated(
         lease=lease,
         token=version.token,
@@ -32,7 +32,7 @@ def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, en
         value=value,
         encoding=encoding,
         content_type=version.content_type,
-        previous_valid_s=float(head.token.previous_valid_s),
+        previous_valid_s=0.0 if version is head.previous else float(head.token.previous_valid_s),
     )
 
 
@@ -69,17 +69,17 @@ class Recheck(Operation):
             return
         try:
             # First: a token whose row cannot be read must not keep a lost right alive.
-            grant, worker = context.authorise(holder, record.token, now)
+            grant, worker = context.authorise(holder, place_of(record), now)
         except NotAllowed as error:
             self._revoke(batch, error.reason)
             return
         if record.token not in context.heads.known:
             raise Missing(heads=(record.token,))
         head = context.heads.known[record.token]
-        version = None if head is None else head.leasable
+        version = None if head is None else head.leasable(record.stage)
         shorter = cut(record, grant=grant, worker=worker, now=now)
         if version is None:
-            self._revoke(batch, NO_VERSION)
+            self._revoke(batch, NO_VERSION[record.stage])
             return
         if version.version != held.sent:
             if batch.trouble or not self._values:

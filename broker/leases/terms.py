@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from storage.records import GrantRecord, LeaseRecord, WorkerRecord
+from storage.records.leases import LeaseStage
 
 WORTH_RENEWING_S = 0.05
 """A renewal that would add less than this is not made: the lease has reached its ceiling."""
 
-NO_VERSION = "no_current_version"
-"""Why leases are revoked whose token was disabled, deleted, or has no current version."""
+NO_VERSION: Final[Mapping[LeaseStage, str]] = {"current": "no_current_version", "previous": "no_previous_version"}
+"""Why leases are revoked whose token was disabled, deleted, or has no version of the stage that they follow."""
 
 
 class Terms(NamedTuple):

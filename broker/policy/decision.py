@@ -17,6 +17,8 @@ class Refusal(StrEnum):
     """Every grant that covers the token has expired."""
     SOURCE = "source"
     """The session's source address is outside the grant's networks, or unknown."""
+    PREVIOUS = "previous"
+    """The previous version was asked for, and the grant allows the current one only."""
     WINDOW = "window"
     """The instant is outside the grant's weekly windows."""
 

@@ -39,15 +39,16 @@ class Entitlements:
         self._memo: dict[str, tuple[Rule, ...]] = {}
         self._pairs = 0
 
-    def decide(self, token: str, now: datetime, source: Source) -> Decision:
+    def decide(self, token: str, now: datetime, source: Source, *, previous: bool = False) -> Decision:
         """Whether the worker may lease the token at `now` (aware UTC) from `source`, by its most generous live grant.
 
         When several grants cover the token and none allows it, the refusal is that of the most generous
-        unexpired one. A text that is no token name is refused like a token nobody granted.
+        unexpired one. A text that is no token name is refused like a token nobody granted. previous: whether the
+        previous version is wanted, which only grants that say so allow.
         """
         closest = Refusal.NO_GRANT
         for rule in self._memo.get(token) or self._find(token):
-            refusal = rule.refusal(now, source)
+            refusal = rule.refusal(now, source, previous=previous)
             if refusal is None:
                 return rule.allowed
             if closest is Refusal.NO_GRANT or closest is Refusal.EXPIRED:

@@ -37,7 +37,14 @@ class Explanation:
 
 
 def explain(
-    book: GrantBook, *, worker: str, groups: tuple[str, ...], token: str, now: datetime, source: Source
+    book: GrantBook,
+    *,
+    worker: str,
+    groups: tuple[str, ...],
+    token: str,
+    now: datetime,
+    source: Source,
+    previous: bool = False,
 ) -> Explanation:
     """Decide as `Entitlements.decide` does, and say why. NameRefused: `token` is no token name.
 
@@ -46,14 +53,14 @@ def explain(
     """
     parse_token_name(token)
     entitlements = book.for_worker(worker, groups)
-    decision = entitlements.decide(token, now, source)
+    decision = entitlements.decide(token, now, source, previous=previous)
     if decision.grant is not None:
         granted = decision.grant
         line = f"{_named(granted)} allows it: {granted.ttl_s} s at a time, at most {granted.max_ttl_s} s"
         return Explanation(decision=decision, lines=(line,))
     subjects = tuple(dict.fromkeys((worker_subject(worker), *map(group_subject, groups))))
     near_misses = chain(
-        _unmet(entitlements.rules_covering(token), now, source),
+        _unmet(entitlements.rules_covering(token), now, source, previous),
         (f"no grant is for {subject}" for subject in subjects if not any(book.of_subject(subject))),
         _mismatched((grant for subject in subjects for grant in book.of_subject(subject)), entitlements, token),
     )
@@ -63,9 +70,9 @@ def explain(
     return Explanation(decision=decision, lines=lines)
 
 
-def _unmet(rules: Iterable[Rule], now: datetime, source: Source) -> Iterator[str]:
+def _unmet(rules: Iterable[Rule], now: datetime, source: Source, previous: bool) -> Iterator[str]:
     for rule in rules:
-        refusal = rule.refusal(now, source)
+        refusal = rule.refusal(now, source, previous=previous)
         if refusal is not None:
             yield f"{_named(rule.grant)} {_why(rule.grant, refusal, now, source)}"
 
@@ -79,6 +86,8 @@ def _why(grant: GrantRecord, refusal: Refusal, now: datetime, source: Source) ->
         day, minute = divmod(minute_of_week(now), DAY_MIN)
         windows = _few([_window(window) for window in grant.windows])
         return f"serves only within {windows} UTC; it is {_DAYS[day]} {_hour(minute)}"
+    if refusal is Refusal.PREVIOUS:
+        return "allows the current version only"
     assert grant.expires_at is not None, "only a grant with an expiry is refused as expired"
     return f"expired at {grant.expires_at.isoformat()}"
 

@@ -31,13 +31,15 @@ class Rule:
     rank: Rank
     allowed: Decision
 
-    def refusal(self, now: datetime, source: Source) -> Refusal | None:
+    def refusal(self, now: datetime, source: Source, *, previous: bool = False) -> Refusal | None:
         """Why this grant does not allow its tokens at `now` (aware) from `source`, or None.
 
-        At `expires_at` exactly it is over.
+        At `expires_at` exactly it is over. previous: whether the previous version is wanted, not the current one.
         """
         if self.expires_at is not None and self.expires_at <= now:
             return Refusal.EXPIRED
+        if previous and not self.grant.previous:
+            return Refusal.PREVIOUS
         return None if self.conditions is None else self.conditions.refusal(now, source)
 
 

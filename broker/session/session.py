@@ -12,7 +12,7 @@ from broker.errors import BadRequest, BrokerError, RateLimited
 from broker.leases.acknowledging import Acknowledge
 from broker.leases.answers import error_frame
 from broker.leases.granting import Grant
-from broker.leases.held import Held
+from broker.leases.held import Held, Place
 from broker.leases.operation import Operation
 from broker.leases.releasing import Release
 from broker.leases.renewing import Renewal
@@ -32,6 +32,7 @@ from tokenbroker_client.wire import (
     LeaseRequest,
     Prove,
     Renew,
+    Stage,
     decode_client_frame,
 )
 from tokenbroker_client.wire import (
@@ -112,7 +113,7 @@ class Session:
         self.entitlements = entitlements
         self.public_key = public_key
         self.closed = self.closing = self.leaving = False
-        self.leases: dict[str, Held] = {}
+        self.leases: dict[Place, Held] = {}
         self.revoking: dict[str, LeaseRecord] = {}
         self._transport = transport
         self._desk = desk
@@ -139,7 +140,15 @@ class Session:
             return
         if isinstance(request, LeaseRequest):
             if self._admit(request.id):
-                self._desk.submit(Grant(holder=self, request_id=request.id, token=request.token, ttl_s=request.ttl_s))
+                self._desk.submit(
+                    Grant(
+                        holder=self,
+                        request_id=request.id,
+                        token=request.token,
+                        ttl_s=request.ttl_s,
+                        stage="previous" if request.stage is Stage.PREVIOUS else "current",
+                    )
+                )
         elif isinstance(request, Ack):
             self._acknowledge(request)
         elif isinstance(request, (Hello, Prove)):

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ from tokenbroker_client.keys import WorkerKey
 from tokenbroker_client.lease import Lease
 from tokenbroker_client.link import Link
 from tokenbroker_client.roster import Roster
-from tokenbroker_client.wire import LeaseRequest, WorkerName
+from tokenbroker_client.wire import LeaseRequest, Stage, WorkerName
 
 _BACKOFF: Final = Backoff()
 
@@ -55,20 +55,26 @@ class Broker:
 
     @asynccontextmanager
     async def lease(
-        self, token: str, *, ttl_s: float | None = None, on_change: Handler | None = None
+        self,
+        token: str,
+        *,
+        ttl_s: float | None = None,
+        stage: Literal["current", "previous"] = "current",
+        on_change: Handler | None = None,
     ) -> AsyncIterator[Lease]:
         """Lease a token for as long as the block is open, for any length of time.
 
         `ttl_s` bounds how long the value outlives a broken connection (0 < ttl_s ≤ 31 days; None: the grant's default).
-        `on_change` is the first handler, see `Lease.on_change`. Blocks on the same token share one lease, which is
-        released, and the value wiped, when the last of them is left.
+        `stage="previous"` leases the version before the current one, where a grant allows it: for those who check what
+        others sign or send, and have to accept both. `on_change` is the first handler, see `Lease.on_change`. Blocks on
+        the same token and stage share one lease, which is released, and the value wiped, when the last of them is left.
 
         Raises BadRequest, Denied, NotFound, RateLimited, Unavailable and Internal as the broker answers,
         ConnectionLost or TimedOut after the request deadline, SessionRefused when the client has stopped trying, and
         Closed after the `connect` block. Nothing is asked again unless the connection broke.
         """
-        _require_askable(token, ttl_s)
-        holding = await self._keeper.acquire(token, ttl_s)
+        _require_askable(token, ttl_s, stage)
+        holding = await self._keeper.acquire(token, ttl_s, Stage(stage))
         lease = Lease(holding=holding, keeper=self._keeper)
         try:
             if on_change is not None:
@@ -162,13 +168,14 @@ def _worker_name(worker: str | None, key: WorkerKey) -> str:
         raise BadRequest(f"{name!r} is no worker name ([a-z0-9][a-z0-9._-]{{0,62}})") from None
 
 
-def _require_askable(token: str, ttl_s: float | None) -> None:
+def _require_askable(token: str, ttl_s: float | None, stage: str) -> None:
     try:
-        msgspec.convert({"type": "lease", "id": 0, "token": token, "ttl_s": ttl_s}, LeaseRequest)
+        msgspec.convert({"type": "lease", "id": 0, "token": token, "ttl_s": ttl_s, "stage": stage}, LeaseRequest)
     except msgspec.ValidationError:
         raise BadRequest(
-            f"cannot ask for {token!r} with ttl_s={ttl_s!r}: a token name has 1 to 8 segments of "
-            "[a-z0-9][a-z0-9._-]{0,62}, joined by `/`, and a ttl_s lies above 0 and within 31 days"
+            f"cannot ask for {token!r} with ttl_s={ttl_s!r} and stage={stage!r}: a token name has 1 to 8 segments of "
+            "[a-z0-9][a-z0-9._-]{0,62}, joined by `/`, a ttl_s lies above 0 and within 31 days, and a stage is "
+            "current or previous"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """What the client knows of one leased token: a state machine without I/O, tasks or timers.
 
-Every handle that an app has on the same token shares one holding, for a broker gives a session one lease per token.
-Requests and pushes reach it through `roster`.
+Every handle that an app has on the same token and stage shares one holding, for a broker gives a session one lease per
+token and stage. Requests and pushes reach it through `roster`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from tokenbroker_client.changes import Change, ChangeKind, Listener
 from tokenbroker_client.errors import LeaseDenied, LeaseExpired, LeaseGone, LeaseReleased, LeaseRevoked
 from tokenbroker_client.held_value import HeldValue
-from tokenbroker_client.wire import Granted, HeldLease, Rotated, decode_value
+from tokenbroker_client.wire import Granted, HeldLease, Rotated, Stage, decode_value
 
 _CEILING_S: Final = 0.05
 """A lease that ends this close to its ceiling is at it: a broker may leave out a renewal that adds so little."""
@@ -29,8 +29,16 @@ class Holding:
     is `final` when asking again is for the app to decide: revoked, denied, released.
     """
 
-    def __init__(self, *, token: str, elapsed: Callable[[], float], turn: asyncio.Lock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        token: str,
+        elapsed: Callable[[], float],
+        turn: asyncio.Lock | None = None,
+        stage: Stage = Stage.CURRENT,
+    ) -> None:
         self.token = token
+        self.stage = stage
         self.users = 0
         self.lease: str | None = None
         self.version = 0

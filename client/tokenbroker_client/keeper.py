@@ -40,6 +40,7 @@ from tokenbroker_client.wire import (
     Release,
     Resume,
     ServerFrame,
+    Stage,
 )
 
 _RESUME_CHUNK: Final = 500
@@ -72,8 +73,8 @@ class Keeper:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def acquire(self, token: str, ttl_s: float | None) -> Holding:
-        """Lease a token and return its holding, with the caller as one more user.
+    async def acquire(self, token: str, ttl_s: float | None, stage: Stage) -> Holding:
+        """Lease a token in a stage and return its holding, with the caller as one more user.
 
         Waits at most the request deadline, for a connection and for the answer together. Raises what the broker
         answers, ConnectionLost, TimedOut, SessionRefused and Closed; then, and when cancelled, no lease is left behind:
@@ -81,7 +82,7 @@ class Keeper:
         """
         if self._closed:
             raise Closed
-        holding = self._roster.claim(token)
+        holding = self._roster.claim(token, stage)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             if self._spawn(self._acquire(holding, ttl_s, outcome)) is None:
@@ -199,7 +200,13 @@ class Keeper:
     async def _ask(self, connection: Connection, holding: Holding, ttl_s: float | None) -> None:
         holding.ttl_asked_s = ttl_s
         await connection.ask(
-            lambda number: LeaseRequest(id=number, token=holding.token, ttl_s=ttl_s), self._intake.granted
+            lambda number: LeaseRequest(
+                id=number,
+                token=holding.token,
+                ttl_s=ttl_s,
+                stage=None if holding.stage is Stage.CURRENT else holding.stage,
+            ),
+            self._intake.granted,
         )
 
     async def _regrant(self, holding: Holding, *, release_first: bool) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tokenbroker_client.changes import Changes, Handler, Listener
 from tokenbroker_client.errors import LeaseReleased, NotText
 from tokenbroker_client.holding import Holding
 from tokenbroker_client.keeper import Keeper
+from tokenbroker_client.wire import Stage
 
 
 class Lease:
@@ -55,6 +58,11 @@ class Lease:
     def version(self) -> int:
         """The version of the current value; of the last one when the lease is over."""
         return self._holding.version
+
+    @property
+    def stage(self) -> Literal["current", "previous"]:
+        """Which version of the token it follows."""
+        return "previous" if self._holding.stage is Stage.PREVIOUS else "current"
 
     @property
     def content_type(self) -> str:

@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterator
 
 from tokenbroker_client.changes import Change
 from tokenbroker_client.holding import Holding
-from tokenbroker_client.wire import Granted, HeldLease
+from tokenbroker_client.wire import Granted, HeldLease, Stage
 
 
 class Roster:
-    """Holdings by token and by lease: at most one of each kind, for a session has one lease per token."""
+    """Holdings by token and stage, and by lease: one of each at most, as a session has one lease per place."""
 
     def __init__(self, *, elapsed: Callable[[], float]) -> None:
         self._elapsed = elapsed
-        self._by_token: dict[str, Holding] = {}
+        self._by_place: dict[tuple[str, Stage], Holding] = {}
         self._by_lease: dict[str, Holding] = {}
 
     def __iter__(self) -> Iterator[Holding]:
-        return iter(list(self._by_token.values()))
+        return iter(list(self._by_place.values()))
 
-    def claim(self, token: str) -> Holding:
-        """Return the token's holding for one more user."""
-        holding = self._current(token)
+    def claim(self, token: str, stage: Stage) -> Holding:
+        """Return the holding of this token and stage for one more user."""
+        holding = self._current(token, stage)
         holding.users += 1
         return holding
 
@@ -32,7 +32,7 @@ class Roster:
 
     def granted(self, granted: Granted, *, since: float) -> tuple[Holding, Change | None]:
         """Enter a grant, whoever asked for it, and return its holding and the change for those who held it before."""
-        holding = self._current(granted.token)
+        holding = self._current(granted.token, granted.stage)
         self.unbind(holding)
         change = holding.take(granted, since=since)
         self._by_lease[granted.lease] = holding
@@ -49,18 +49,20 @@ class Roster:
     def forget(self, holding: Holding) -> None:
         """Strike a holding that nobody uses."""
         self.unbind(holding)
-        if self._by_token.get(holding.token) is holding:
-            del self._by_token[holding.token]
+        place = (holding.token, holding.stage)
+        if self._by_place.get(place) is holding:
+            del self._by_place[place]
 
     def stated(self) -> list[HeldLease]:
         """Return what to resume in another session."""
         return [held for holding in self if holding.users and (held := holding.stated()) is not None]
 
-    def _current(self, token: str) -> Holding:
-        """Return the token's holding; another one when the last is over for good, whose users keep what they have."""
-        last = self._by_token.get(token)
+    def _current(self, token: str, stage: Stage) -> Holding:
+        """Return its holding; another one when the last is over for good, whose users keep what they have."""
+        last = self._by_place.get((token, stage))
         if last is not None and not last.final:
             return last
         turn = last.turn if last is not None else None
-        holding = self._by_token[token] = Holding(token=token, elapsed=self._elapsed, turn=turn)
+        holding = Holding(token=token, stage=stage, elapsed=self._elapsed, turn=turn)
+        self._by_place[token, stage] = holding
         return holding

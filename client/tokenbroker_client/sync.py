@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tokenbroker_client.broker import Broker as AsyncBroker
 from tokenbroker_client.broker import connect as connect_async
@@ -52,6 +52,11 @@ class Lease:
         return self._portal.read(lambda: self._lease.value_bytes)
 
     @property
+    def stage(self) -> Literal["current", "previous"]:
+        """Which version of the token it follows."""
+        return self._lease.stage
+
+    @property
     def version(self) -> int:
         """The version of the current value."""
         return self._lease.version
@@ -83,9 +88,11 @@ class Broker:
         self._portal = portal
 
     @contextmanager
-    def lease(self, token: str, *, ttl_s: float | None = None) -> Iterator[Lease]:
-        """Lease a token for as long as the block is open; raises as the asyncio client's `lease` does."""
-        block = self._broker.lease(token, ttl_s=ttl_s)
+    def lease(
+        self, token: str, *, ttl_s: float | None = None, stage: Literal["current", "previous"] = "current"
+    ) -> Iterator[Lease]:
+        """Lease a token for as long as the block is open; arguments and errors are those of the asyncio `lease`."""
+        block = self._broker.lease(token, ttl_s=ttl_s, stage=stage)
         lease = self._portal.call(block.__aenter__())
         try:
             yield Lease(lease=lease, portal=self._portal)
@@ -133,6 +140,7 @@ def lease(
     token: str,
     worker: str | None = None,
     ttl_s: float | None = None,
+    stage: Literal["current", "previous"] = "current",
     cluster: str | None = None,
     tls: ssl.SSLContext | None = None,
     insecure_plaintext: bool = False,
@@ -140,7 +148,7 @@ def lease(
     """Connect and lease one token while the block is open."""
     with (
         connect(url, key=key, worker=worker, cluster=cluster, tls=tls, insecure_plaintext=insecure_plaintext) as broker,
-        broker.lease(token, ttl_s=ttl_s) as held,
+        broker.lease(token, ttl_s=ttl_s, stage=stage) as held,
     ):
         yield held
 

@@ -22,7 +22,10 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrantRecord(Record, frozen=True, kw_only=True):
-    """subject: "worker:NAME" or "group:NAME". source_cidrs, windows: empty means no such condition."""
+    """subject: "worker:NAME" or "group:NAME". source_cidrs, windows: empty means no such condition.
+
+    previous: whether it allows the previous version, beside the current one.
+    """
 
     table: ClassVar[Table] = Table(name="grant_", key=("id",), indexes={"subject": ("subject",)})
 
@@ -36,4 +39,5 @@ class GrantRecord(Record, frozen=True, kw_only=True):
     created_by: str
     created_at: datetime
     expires_at: datetime | None
+    previous: bool = False
     mac: bytes = b""

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from storage.table import Record, Table
 
 LeaseState = Literal["live", "released", "expired", "revoked"]
+LeaseStage = Literal["current", "previous"]
 
 
 class LeaseRecord(Record, frozen=True, kw_only=True):
@@ -15,7 +16,7 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
 
     due_at equals expires_at while the lease is live and is None afterwards, so that finding what expires costs what
     expires. Ids are time-ordered, so inserts stay at the end of the table; there is no index on token or worker.
-    prune_at is None while live.
+    prune_at is None while live. stage: which version of the token it follows.
     """
 
     table: ClassVar[Table] = Table(name="lease", key=("lease",), due=("due_at", "prune_at"))
@@ -39,6 +40,7 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     ack_failed: str = ""
     wiped_at: datetime | None = None
     prune_at: datetime | None = None
+    stage: LeaseStage = "current"
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):

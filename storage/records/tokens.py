@@ -11,7 +11,10 @@ Stage = Literal["pending", "current", "previous", "retired", "destroyed"]
 
 
 class TokenRecord(Record, frozen=True, kw_only=True):
-    """The head of a named secret. `current` is 0 while no version is current; `latest` is the highest number used."""
+    """The head of a named secret. `latest` is the highest number used.
+
+    current, previous: the versions of these stages, 0 while there is none.
+    """
 
     table: ClassVar[Table] = Table(name="token", key=("name",))
 
@@ -24,6 +27,7 @@ class TokenRecord(Record, frozen=True, kw_only=True):
     previous_valid_s: int
     created_at: datetime
     updated_at: datetime
+    previous: int = 0
     mac: bytes = b""
 
 

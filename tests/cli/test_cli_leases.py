@@ -19,6 +19,7 @@ FIELDS = {
     "lease",
     "token",
     "version",
+    "stage",
     "worker",
     "session",
     "instance",

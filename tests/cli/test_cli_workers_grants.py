@@ -104,3 +104,17 @@ def test_a_grant_out_of_bounds_is_refused(house: Any, arguments: tuple[str, ...]
     ran = house.shell.run("grant", "add", *arguments)
     assert (ran.code, ran.out) == (code, "")
     assert "Traceback" not in ran.err
+
+
+def test_a_grant_says_whether_it_allows_the_previous_version(house: Any) -> None:
+    """Only with --previous; `grant test --previous` explains a refusal by it."""
+    house.shell.ok("worker", "register", "verifier", "--public-key", WorkerKey.generate().public_key_b64)
+    one = house.shell.json("grant", "add", "worker:verifier", "both/now")
+    two = house.shell.json("grant", "add", "worker:verifier", "both/**", "--previous")
+    assert (one["previous"], two["previous"]) == (False, True)
+    told = house.shell.json("grant", "test", "worker:verifier", "both/now", "--previous")
+    assert (told["allowed"], told["grant"]) == (True, two["grant"])
+    house.shell.ok("grant", "remove", two["grant"])
+    refused = house.shell.json("grant", "test", "worker:verifier", "both/now", "--previous")
+    assert (refused["allowed"], refused["refusal"]) == (False, "previous")
+    assert "allows the current version only" in refused["lines"][0]

@@ -350,3 +350,54 @@ async def test_cancelling_the_app_gives_leases_back(fake: FakeBroker, dial: Dial
         task.cancel()
     assert task.cancelled()
     assert [entry.code for entry in fake.leases] == ["released"]
+
+
+async def test_both_live_versions_are_leased_beside_each_other(
+    fake: FakeBroker, dial: Dial, eventually: Eventually
+) -> None:
+    """A rotation moves each on by one, under two leases; the blocks of one stage share theirs."""
+    fake.put("github/ci", "v2")
+    async with dial(fake) as broker:
+        async with broker.lease("github/ci") as now, broker.lease("github/ci", stage="previous") as before:
+            assert (now.value, now.stage, before.value, before.stage) == ("v2", "current", "v1", "previous")
+            async with broker.lease("github/ci", stage="previous") as again:
+                assert (again.value, len(fake.leases)) == ("v1", 2)
+            await fake.rotate("github/ci", "v3")
+            await eventually(lambda: (now.value, before.value) == ("v3", "v2"))
+        assert [entry.code for entry in fake.leases] == ["released", "released"]
+
+
+async def test_both_live_versions_survive_a_lost_connection(
+    fake: FakeBroker, dial: Dial, eventually: Eventually
+) -> None:
+    """Each lease is resumed with the version of its own stage."""
+    fake.put("github/ci", "v2")
+    async with (
+        dial(fake) as broker,
+        broker.lease("github/ci") as now,
+        broker.lease("github/ci", stage="previous") as before,
+    ):
+        await fake.drop_connections()
+        fake.put("github/ci", "v3")
+        await eventually(lambda: (now.value, before.value) == ("v3", "v2"))
+        assert len(fake.leases) == 2
+
+
+async def test_a_token_without_a_previous_version_is_not_found_in_that_stage(fake: FakeBroker, dial: Dial) -> None:
+    """There is nothing to have; the current version is leased as before."""
+    async with dial(fake) as broker:
+        with pytest.raises(NotFound):
+            async with broker.lease("github/ci", stage="previous"):
+                pass
+        async with broker.lease("github/ci") as lease:
+            assert lease.value == "v1"
+
+
+async def test_a_stage_that_cannot_be_leased_is_not_asked_for(fake: FakeBroker, dial: Dial) -> None:
+    """Pending and retired versions are refused before anything is sent."""
+    async with dial(fake) as broker:
+        for stage in ("pending", "retired", ""):
+            with pytest.raises(BadRequest, match="current or previous"):
+                async with broker.lease("github/ci", stage=stage):  # type: ignore[arg-type]  # what the type forbids
+                    pass
+        assert fake.requests == []

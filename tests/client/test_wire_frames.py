@@ -31,6 +31,10 @@ CLIENT_EXAMPLES: list[tuple[wire.ClientFrame, dict[str, Any]]] = [
         wire.LeaseRequest(id=7, token="github/ci-bot", ttl_s=300),
         {"type": "lease", "id": 7, "token": "github/ci-bot", "ttl_s": 300},
     ),
+    (
+        wire.LeaseRequest(id=7, token="github/ci-bot", stage=wire.Stage.PREVIOUS),
+        {"type": "lease", "id": 7, "token": "github/ci-bot", "stage": "previous"},
+    ),
     (wire.LeaseRequest(id=7, token="github/ci-bot"), {"type": "lease", "id": 7, "token": "github/ci-bot"}),
     (wire.Renew(id=8, leases=("l1",)), {"type": "renew", "id": 8, "leases": ["l1"]}),
     (wire.Release(id=9, leases=("l1",)), {"type": "release", "id": 9, "leases": ["l1"]}),

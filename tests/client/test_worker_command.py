@@ -159,6 +159,13 @@ async def test_lease_prints_bytes_as_they_are(fake: FakeBroker, worker: dict[str
     assert (await run("lease", "any/bytes", **worker)).out == b"\x00\xff"
 
 
+async def test_lease_prints_the_previous_version(worker: dict[str, str], fake: FakeBroker) -> None:
+    """With --stage previous it is the value before the current one, and the document says so."""
+    fake.put("github/ci", "v2")
+    facts = json.loads((await run("lease", "github/ci", "--json", "--stage", "previous", **worker)).out)
+    assert (facts["value"], facts["version"], facts["stage"]) == ("v1", 1, "previous")
+
+
 async def test_lease_speaks_json(worker: dict[str, str]) -> None:
     """With --json one document has value, encoding and version."""
     facts = json.loads((await run("lease", "github/ci", "--json", "--ttl", "1m", **worker)).out)
@@ -166,6 +173,7 @@ async def test_lease_speaks_json(worker: dict[str, str]) -> None:
     assert facts == {
         "token": "github/ci",
         "version": 1,
+        "stage": "current",
         "value": "v1",
         "encoding": "utf8",
         "content_type": "text/plain",

@@ -110,9 +110,9 @@ async def test_a_head_is_read_once_and_kept(storage: Paused) -> None:
     assert current(heads) == 1
     known = heads.known
     assert known["off"] is not None
-    assert known["off"].leasable is None
+    assert known["off"].leasable("current") is None
     assert known["none"] is not None
-    assert known["none"].leasable is None
+    assert known["none"].leasable("current") is None
     assert known["absent"] is None
 
 

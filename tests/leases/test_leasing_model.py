@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker import feed
+from broker.admin.errors import NoFormer
 from broker.admin.grants import GrantAdmin, NewGrant
 from broker.admin.keys import KeyAdmin
 from broker.admin.put import NewVersion, TokenPutter
@@ -142,7 +143,7 @@ class World:
         self.broker = broker
         authority, clock = broker.authority, broker.clock
         stored = Stored(storage=broker.storage)
-        book = TokenBook(stored=stored, authority=authority)
+        book = self.book = TokenBook(stored=stored, authority=authority)
         keys = KeyAdmin(authority=authority, vault=broker.vault, clock=clock)
         sealer = Sealer(authority=authority, vault=broker.vault, keys=keys, clock=clock)
         self.keys = keys
@@ -166,7 +167,7 @@ class World:
         await self.settle()
 
     async def allow(self, worker: str) -> None:
-        new = NewGrant(subject=f"worker:{worker}", pattern="t/*", ttl_s=TTL_S, max_ttl_s=MAX_TTL_S)
+        new = NewGrant(subject=f"worker:{worker}", pattern="t/*", ttl_s=TTL_S, max_ttl_s=MAX_TTL_S, previous=True)
         self.grant_of[worker] = (await self.grants.add(new, actor="a")).id
 
     async def settle(self) -> None:
@@ -235,7 +236,9 @@ class World:
 
     def request(self, kind: str, worker: Worker, two: int, some: list[str]) -> None:
         if kind == "lease":
-            worker.ask("lease", token=TOKENS[two % len(TOKENS)], **({"ttl_s": 1 + two % 30} if two % 2 else {}))
+            more = {"ttl_s": 1 + two % 30} if two % 2 else {}
+            stage = {"stage": "previous"} if two % 5 > 2 else {}
+            worker.ask("lease", token=TOKENS[two % len(TOKENS)], **more, **stage)
         elif some and kind == "resume":
             stated = {lease: self.tokens_of[lease][1] for lease in some}
             worker.stated |= stated
@@ -246,6 +249,13 @@ class World:
     async def operate(self, kind: str, worker: str, token: str) -> None:
         if kind == "rotate":
             await self.putter.put(NewVersion(token=token, value=b"next"), actor="a")
+        elif kind in {"back", "retire"}:
+            with suppress(NoFormer):
+                head = await self.book.token(token)
+                if kind == "back":
+                    await self.tokens.rollback(token, actor="a")
+                elif head.previous:
+                    await self.tokens.retire(token, head.previous, actor="a")
         elif kind in {"disable", "enable"}:
             await getattr(self.tokens, kind)(token, actor="a")
         elif kind == "forbid" and worker in self.grant_of:
@@ -264,8 +274,8 @@ class World:
             assert set(worker.believes) == own, "the worker believes otherwise"
             for lease, (token, version, until) in worker.believes.items():
                 head = context.heads.known.get(token)
-                current = version if head is None else head.leasable and head.leasable.version
-                assert version == current, "the worker has another version than the current one"
+                follows = None if head is None else head.leasable(live[lease].stage)
+                assert head is None or (follows is not None and version == follows.version), "it has another version"
                 assert (
                     abs((live[lease].expires_at - now).total_seconds() - until + self.broker.clock.monotonic()) < 0.01
                 )
@@ -316,7 +326,7 @@ async def recorded(storage: Any) -> set[str]:
 
 
 KINDS = ["connect", "lease", "lease", "lease", "renew", "release", "resume", "resume", "disconnect"]
-KINDS += ["rotate", "disable", "enable", "forbid", "allow", "revoke", "elapse", "elapse"]
+KINDS += ["rotate", "rotate", "back", "retire", "disable", "enable", "forbid", "allow", "revoke", "elapse", "elapse"]
 MOVES = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40), st.integers(0, 40)), min_size=5, max_size=30)
 
 

@@ -28,6 +28,16 @@ def test_without_a_grant_nothing_is_allowed() -> None:
     assert decide().refusal is Refusal.NO_GRANT
 
 
+def test_the_previous_version_wants_a_grant_that_says_so(grant: Grant) -> None:
+    """A more generous grant of the current version is passed over; without another the reason is told."""
+    generous, both = grant("a", max_ttl_s=9000), grant("b", previous=True)
+    entitlements = compile_entitlements([generous, both])
+    assert entitlements.decide("github/ci", MONDAY, None).grant is generous
+    assert entitlements.decide("github/ci", MONDAY, None, previous=True).grant is both
+    alone = compile_entitlements([generous])
+    assert alone.decide("github/ci", MONDAY, None, previous=True).refusal is Refusal.PREVIOUS
+
+
 def test_a_grant_is_over_at_its_expiry_exactly(grant: Grant) -> None:
     """The last instant before the expiry is allowed, the expiry itself is not."""
     expiring = grant(expires_at=MONDAY)

@@ -56,7 +56,8 @@ async def remove_grant(services: Services, call: Call[GrantPath, Nothing, Nothin
 async def test_grant(services: Services, call: Call[Nothing, Nothing, AskGrant]) -> Reply:
     """Say which grant lets a worker lease a token, or why none does."""
     body = call.body
-    return Reply(body=explained_view(services.grants.test(worker=body.worker, token=body.token, source=body.source)))
+    explained = services.grants.test(worker=body.worker, token=body.token, source=body.source, previous=body.previous)
+    return Reply(body=explained_view(explained))
 
 
 def _made(record: GrantRecord) -> Reply:

@@ -38,7 +38,7 @@ class WeeklyWindow(Request, frozen=True, kw_only=True):
 
 
 class AddGrant(Request, frozen=True, kw_only=True):
-    """Who may lease what. TTLs left out: 5 minutes, and the larger of that and an hour."""
+    """Who may lease what. TTLs left out: 5 minutes, and the larger of that and an hour. previous: that version too."""
 
     subject: str
     pattern: str
@@ -47,6 +47,7 @@ class AddGrant(Request, frozen=True, kw_only=True):
     expires_at: Instant | None = None
     source_cidrs: tuple[str, ...] = ()
     windows: tuple[WeeklyWindow, ...] = ()
+    previous: bool = False
 
     def new_grant(self) -> NewGrant:
         """What the service adds."""
@@ -61,15 +62,17 @@ class AddGrant(Request, frozen=True, kw_only=True):
                 Window(days=tuple(window.days), start_min=window.start_min, end_min=window.end_min)
                 for window in self.windows
             ],
+            previous=self.previous,
         )
 
 
 class AskGrant(Request, frozen=True, kw_only=True):
-    """May this worker lease this token, from this address?"""
+    """May this worker lease this token, from this address? previous: the previous version of it."""
 
     worker: Name
     token: TokenName
     source: str | None = None
+    previous: bool = False
 
 
 class GrantWindow(Answer, frozen=True, kw_only=True):
@@ -90,6 +93,7 @@ class Grant(Answer, frozen=True, kw_only=True):
     max_ttl_s: int
     source_cidrs: list[str]
     windows: list[GrantWindow]
+    previous: bool
     created_by: str
     created_at: Instant
     expires_at: Instant | None
@@ -118,6 +122,7 @@ def grant_view(record: GrantRecord) -> Grant:
             GrantWindow(days=list(window.days), start_min=window.start_min, end_min=window.end_min)
             for window in record.windows
         ],
+        previous=record.previous,
         created_by=record.created_by,
         created_at=record.created_at,
         expires_at=record.expires_at,

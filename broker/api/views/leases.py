@@ -42,11 +42,12 @@ class RevokeLeases(Request, frozen=True, kw_only=True):
 
 
 class Lease(Answer, frozen=True, kw_only=True):
-    """A lease. acked_version: the version its worker last said it uses, 0 for none yet."""
+    """A lease. acked_version: the version its worker last said it uses, 0 for none yet. stage: which it follows."""
 
     lease: str
     token: str
     version: int
+    stage: Literal["current", "previous"]
     worker: str
     session: str
     instance: str
@@ -98,6 +99,7 @@ def lease_view(record: LeaseRecord) -> Lease:
         lease=record.lease,
         token=record.token,
         version=record.version,
+        stage=record.stage,
         worker=record.worker,
         session=record.session,
         instance=record.instance,

@@ -108,13 +108,14 @@ class AskReveal(Request, frozen=True, kw_only=True):
 
 
 class Token(Answer, frozen=True, kw_only=True):
-    """A token, without any value. current: 0 while no version is current."""
+    """A token, without any value. current, previous: 0 while no version is."""
 
     token: str
     keyring: str
     labels: dict[str, str]
     disabled: bool
     current: int
+    previous: int
     latest: int
     previous_valid_s: int
     created_at: Instant
@@ -174,6 +175,7 @@ def token_view(record: TokenRecord) -> Token:
         labels=record.labels,
         disabled=record.disabled,
         current=record.current,
+        previous=record.previous,
         latest=record.latest,
         previous_valid_s=record.previous_valid_s,
         created_at=record.created_at,

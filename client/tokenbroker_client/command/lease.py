@@ -25,7 +25,10 @@ async def run(options: argparse.Namespace) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-    async with connect_with(options) as broker, broker.lease(options.token, ttl_s=options.ttl) as lease:
+    async with (
+        connect_with(options) as broker,
+        broker.lease(options.token, ttl_s=options.ttl, stage=options.stage) as lease,
+    ):
         changes = lease.changes()
         _print(lease, as_json=options.json, lines=options.hold or sys.stdout.isatty())
         return await _hold(lease, changes, stop, as_json=options.json) if options.hold else 0
@@ -76,6 +79,7 @@ def _print(lease: Lease, *, as_json: bool, lines: bool) -> None:
             {
                 "token": lease.token,
                 "version": lease.version,
+                "stage": lease.stage,
                 "value": text,
                 "encoding": encoding,
                 "content_type": lease.content_type,

@@ -109,6 +109,12 @@ def _add_enroll(verbs: _Verbs[argparse.ArgumentParser]) -> None:
 def _add_lease(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     verb = _verb(verbs, "lease", "lease a token and print its value", "lease github/ci --key ci-1.key")
     verb.add_argument("token", metavar="NAME")
+    verb.add_argument(
+        "--stage",
+        choices=("current", "previous"),
+        default="current",
+        help="previous: the version before, where a grant allows it",
+    )
     verb.add_argument("--hold", action="store_true", help="hold the lease, and print each later value, until a signal")
     verb.add_argument("--json", action="store_true", help="print one JSON document per value")
     _add_identity(verb)

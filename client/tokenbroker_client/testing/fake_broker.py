@@ -148,13 +148,20 @@ class FakeBroker:
     # -- tokens ------------------------------------------------------------------------------------------------
 
     def put(self, token: str, value: str | bytes, *, content_type: str = "text/plain") -> int:
-        """Make this the token's current value, and return its version. Those who hold the token are not told."""
-        version = self._state.tokens[token].version + 1 if token in self._state.tokens else 1
+        """Make this the token's current value, and return its version. Those who hold the token are not told.
+
+        The value before is what leases of the previous version get.
+        """
+        before = self._state.tokens.get(token)
+        if before is not None:
+            before.previous = None
+        version = before.version + 1 if before is not None else 1
         self._state.tokens[token] = FakeToken(
             name=token,
             value=value.encode("utf-8") if isinstance(value, str) else value,
             version=version,
             content_type=content_type,
+            previous=before,
         )
         return version
 

@@ -226,7 +226,8 @@ class FakeSession:
         rotated: list[Rotated] = []
         for lease in live:
             lease.session = self.session
-            if versions[lease.lease] != self._state.tokens[lease.token].version:
+            follows = self._state.tokens[lease.token].of(lease.stage)
+            if follows is not None and versions[lease.lease] != follows.version:
                 rotated.append(self._state.rotated(lease))
         left = tuple(
             LiveLease(lease=lease.lease, ttl_s=max(0.0, lease.ends_at - self._state.elapsed())) for lease in live

@@ -8,17 +8,32 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tokenbroker_client.wire import Ack, AckStatus, ErrorCode, GoneCode, Granted, LeaseRequest, Rotated, encode_value
+from tokenbroker_client.wire import (
+    Ack,
+    AckStatus,
+    ErrorCode,
+    GoneCode,
+    Granted,
+    LeaseRequest,
+    Rotated,
+    Stage,
+    encode_value,
+)
 
 
 @dataclass(kw_only=True)
 class FakeToken:
-    """A token's current value."""
+    """A token's current value, and the one before."""
 
     name: str
     value: bytes
     version: int
     content_type: str
+    previous: FakeToken | None = None
+
+    def of(self, stage: Stage) -> FakeToken | None:
+        """What a lease of this stage gets."""
+        return self if stage is Stage.CURRENT else self.previous
 
 
 @dataclass(kw_only=True)
@@ -33,6 +48,7 @@ class FakeLease:
     ttl_s: float
     ends_at: float
     ceiling_at: float
+    stage: Stage = Stage.CURRENT
     code: str | None = None
     """Why it is over (a `GoneCode`); None while it lives."""
 
@@ -83,11 +99,15 @@ class FakeState:
         """Decide a lease request, and enter the lease."""
         if self.refusals:
             return self.refusals.pop(0)
-        token = self.tokens.get(request.token)
-        if token is None or request.token in self.denied:
+        known = self.tokens.get(request.token)
+        if known is None or request.token in self.denied:
             return Refusal(code=ErrorCode.DENIED, retry_after_s=None)
+        stage = request.stage or Stage.CURRENT
+        token = known.of(stage)
+        if token is None:
+            return Refusal(code=ErrorCode.NOT_FOUND, retry_after_s=None)
         asked_s = min(request.ttl_s or self.ttl_s, self.max_ttl_s)
-        lease = self._held(token.name, session)
+        lease = self._held(token.name, session, stage)
         if lease is None:
             lease = FakeLease(
                 lease=secrets.token_urlsafe(15),
@@ -98,6 +118,7 @@ class FakeState:
                 ttl_s=asked_s,
                 ends_at=0.0,
                 ceiling_at=self.elapsed() + self.max_ttl_s,
+                stage=stage,
             )
             self.leases[lease.lease] = lease
         lease.ttl_s = asked_s
@@ -115,6 +136,7 @@ class FakeState:
             ttl_s=left_s,
             max_ttl_s=self.max_ttl_s,
             expires_at=0.0,
+            stage=stage,
         )
 
     def renew(self, lease: FakeLease) -> float:
@@ -134,8 +156,9 @@ class FakeState:
         return entry if entry.code is None else entry.code
 
     def rotated(self, lease: FakeLease, *, previous_valid_s: float | None = None) -> Rotated:
-        """Write the push that brings a lease to its token's current version."""
-        token = self.tokens[lease.token]
+        """Write the push that brings a lease to the version it follows. There has to be one."""
+        token = self.tokens[lease.token].of(lease.stage)
+        assert token is not None, f"{lease.token} has no {lease.stage} version"
         lease.version = token.version
         value, encoding = encode_value(token.value)
         return Rotated(
@@ -163,9 +186,9 @@ class FakeState:
         )
         self.acked.set()
 
-    def _held(self, token: str, session: str) -> FakeLease | None:
+    def _held(self, token: str, session: str, stage: Stage) -> FakeLease | None:
         for lease in self.leases.values():
-            if lease.token == token and lease.session == session:
+            if (lease.token, lease.session, lease.stage) == (token, session, stage):
                 found = self.live(lease.lease, lease.worker)
                 if isinstance(found, FakeLease):
                     return found

@@ -48,6 +48,7 @@ from tokenbroker_client.wire.codes import (
     Encoding,
     ErrorCode,
     GoneCode,
+    Stage,
 )
 from tokenbroker_client.wire.errors import BadEncoding, BadFrame, WireError
 from tokenbroker_client.wire.server_frames import (
@@ -113,6 +114,7 @@ __all__ = [
     "Revoked",
     "Rotated",
     "ServerFrame",
+    "Stage",
     "TokenName",
     "Welcome",
     "WireError",

@@ -23,7 +23,7 @@ from tokenbroker_client.wire.bounds import (
     Version,
     WorkerName,
 )
-from tokenbroker_client.wire.codes import AckStatus, AuthMethod
+from tokenbroker_client.wire.codes import AckStatus, AuthMethod, Stage
 
 
 class ClientStruct(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -52,11 +52,12 @@ class Prove(ClientStruct, frozen=True, tag="prove"):
 
 
 class LeaseRequest(ClientStruct, frozen=True, tag="lease"):
-    """Ask for one token, for at most `ttl_s` seconds (absent: the grant's default)."""
+    """Ask for one token, for at most `ttl_s` seconds (absent: the grant's default), in a stage (absent: current)."""
 
     id: RequestId
     token: TokenName
     ttl_s: TtlAsked | None = None
+    stage: Stage | None = None
 
 
 LeaseIds = Annotated[tuple[LeaseIdSaid, ...], Meta(min_length=1, max_length=LEASES_PER_FRAME_MAX)]

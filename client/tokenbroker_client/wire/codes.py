@@ -64,6 +64,13 @@ class AckStatus(StrEnum):
     WIPED = "wiped"
 
 
+class Stage(StrEnum):
+    """Which version of a token a lease follows."""
+
+    CURRENT = "current"
+    PREVIOUS = "previous"
+
+
 class Encoding(StrEnum):
     """How bytes became the JSON string `value`."""
 

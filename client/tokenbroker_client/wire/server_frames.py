@@ -25,7 +25,7 @@ from tokenbroker_client.wire.bounds import (
     Version,
     WorkerName,
 )
-from tokenbroker_client.wire.codes import Encoding
+from tokenbroker_client.wire.codes import Encoding, Stage
 
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -64,6 +64,7 @@ class Granted(ServerStruct, frozen=True, tag="granted"):
     ttl_s: TtlLeft
     max_ttl_s: TtlLeft
     expires_at: float
+    stage: Stage = Stage.CURRENT
 
     def __repr__(self) -> str:
         """Name the lease and leave the value out."""

@@ -96,6 +96,7 @@ CREATE TABLE tokenbroker."grant_" (
   "created_by" text COLLATE "C" NOT NULL,
   "created_at" bigint NOT NULL,
   "expires_at" bigint,
+  "previous" bigint NOT NULL,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("id")
 );
@@ -142,6 +143,7 @@ CREATE TABLE tokenbroker."lease" (
   "ack_failed" text COLLATE "C" NOT NULL,
   "wiped_at" bigint,
   "prune_at" bigint,
+  "stage" text COLLATE "C" NOT NULL,
   PRIMARY KEY ("lease")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "lease.due_at" ON tokenbroker."lease" ("due_at", "lease")
@@ -190,6 +192,7 @@ CREATE TABLE tokenbroker."token" (
   "previous_valid_s" bigint NOT NULL,
   "created_at" bigint NOT NULL,
   "updated_at" bigint NOT NULL,
+  "previous" bigint NOT NULL,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("name")
 );

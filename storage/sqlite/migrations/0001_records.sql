@@ -84,6 +84,7 @@ CREATE TABLE "grant_" (
   "created_by" TEXT NOT NULL,
   "created_at" INTEGER NOT NULL,
   "expires_at" INTEGER,
+  "previous" INTEGER NOT NULL,
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("id")
 ) STRICT;
@@ -130,6 +131,7 @@ CREATE TABLE "lease" (
   "ack_failed" TEXT NOT NULL,
   "wiped_at" INTEGER,
   "prune_at" INTEGER,
+  "stage" TEXT NOT NULL,
   PRIMARY KEY ("lease")
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX "lease.due_at" ON "lease" ("due_at", "lease")
@@ -178,6 +180,7 @@ CREATE TABLE "token" (
   "previous_valid_s" INTEGER NOT NULL,
   "created_at" INTEGER NOT NULL,
   "updated_at" INTEGER NOT NULL,
+  "previous" INTEGER NOT NULL,
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("name")
 ) STRICT;
