@@ -42,8 +42,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_a_cluster_moves_to_postgresql(shell: Any, serve_in: Any, folder: Path, empty: str) -> None:
+async def test_a_cluster_moves_to_postgresql(shell: Any, serve_in: Any, folder: Path, postgres: Any) -> None:
     """Stop, migrate, change one line, start: every token opens, the log verifies, a worker goes on with its lease."""
+    name = await _run(postgres.create)
+    await _run(postgres.give_roles, name)
+    migrator, served = (postgres.url(name, user=f"tokenbroker_{role}") for role in ("migrator", "broker"))
     listen = ("--listen", f"127.0.0.1:{_free_port()}")
     async with _Serving(serve_in) as serving:
         standing = await serving.start(folder, *listen)
@@ -56,13 +59,13 @@ async def test_a_cluster_moves_to_postgresql(shell: Any, serve_in: Any, folder: 
             (before,) = await _run(standing.shell.json, "lease", "list", "--worker", "w-1")
             await serving.stop()
             told = await _run(
-                shell.json, "migrate", "--from", _sqlite(folder), "--to", empty, "--config", folder / "broker.toml"
+                shell.json, "migrate", "--from", _sqlite(folder), "--to", migrator, "--config", folder / "broker.toml"
             )
             assert (told["ok"], told["verified"], told["problems"], told["notes"]) == (True, True, [], [])
             assert (told["tables"]["token"], told["tables"]["version"], told["opened"]) == (20, 22, 22)
             assert told["records"] == sum(told["tables"].values())
             assert told["audit_entries"] > 30
-            _point(folder, empty)
+            _point(folder, served)
             (folder / "broker.db").unlink()
             standing = await serving.start(folder, *listen)
             assert await _run(_values, standing.shell) == ["two", *(f"value {n}" for n in range(2, 21))]
@@ -183,6 +186,26 @@ def test_a_value_that_does_not_open_is_found(shell: Any, serve_in: Any, folder: 
     ran = shell.run("migrate", "--from", _sqlite(folder), "--to", empty, "--data-dir", folder, "--json")
     assert ran.code == 3
     assert any("does not open" in problem for problem in ran.document["problems"])
+
+
+def test_a_loss_that_was_accepted_is_no_fault_of_the_copy(shell: Any, serve_in: Any, folder: Path, empty: str) -> None:
+    """A cluster with a hole in its audit log, which an operator has accepted, moves all the same; the hole is told."""
+    with serve_in(folder) as standing:
+        standing.shell.ok("token", "put", "a/b", stdin=b"value")
+    with closing(sqlite3.connect(folder / "broker.db", isolation_level=None)) as database:
+        database.execute(
+            "DELETE FROM audit_block WHERE log = 2 AND seq = (SELECT max(seq) FROM audit_block WHERE log = 2)"
+        )
+    arguments = ("migrate", "--from", _sqlite(folder), "--to", empty, "--data-dir", folder, "--json")
+    with serve_in(folder, "--accept-audit-loss"):
+        pass
+    ran = shell.ok(*arguments)
+    assert ran.document["ok"] is True
+    assert any("log 2" in text for text in ran.document["notes"]), ran.document
+    assert "was not in order before" in ran.err
+    _point(folder, empty)
+    with serve_in(folder) as standing:
+        assert standing.shell.ok("token", "reveal", "a/b").out == "value"
 
 
 def test_what_must_not_be_migrated(
