@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tomllib
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,20 @@ async def test_what_runs_out_is_ended_once(pair: Any, welcomed: Any, where: str)
         assert [(await one.row(lease)).rev for lease in (held, left)] == [2, 2]
         assert house.broker.desk.counts.failed == {}
         assert len(house.broker.context.holdings) == 0
+
+
+async def test_a_change_costs_the_other_one_batch_however_many_hold_it(pair: Any, welcomed: Any) -> None:
+    """Forty workers of the other replica have the new value after a few commits, not after forty."""
+    one, two = pair
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(welcomed(two)) for _ in range(40)]
+        await asyncio.gather(*(worker.lease("github/ci") for worker in workers))
+        await two.broker.desk.drained()
+        before = two.broker.desk.counts.batches
+        await one.put("github/ci", b"two")
+        pushes = await asyncio.gather(*(worker.push() for worker in workers))
+        assert {push["value"] for push in pushes} == {"two"}
+        assert two.broker.desk.counts.batches - before <= 4
 
 
 async def test_status_names_every_replica(pair: Any, shared: Path) -> None:
