@@ -14,11 +14,20 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.doctor.examining import examine
+from broker.setup.initialising import initialise
 from broker.setup.layout import Layout
 from storage.records import KeyringRecord
 
 ROOT = "admin:root"
 SOON_S = 1.0
+
+
+def named(shared: Path, instance: str) -> Path:
+    """The configuration of a replica of that name."""
+    config = shared.with_name(f"{instance}.toml")
+    config.write_text(f'{shared.read_text()}\n[server]\ninstance = "{instance}"\n')
+    config.chmod(0o600)
+    return config
 
 
 async def pushed(worker: Any, began: float) -> Any:
@@ -224,12 +233,17 @@ async def test_status_names_every_replica(pair: Any, shared: Path) -> None:
 
 async def test_doctor_knows_who_serves(pair: Any, shared: Path) -> None:
     """It names the replicas, compares clocks, and writes nothing beside one that serves under the same name."""
-    config = shared.with_name("two.toml")
-    config.write_text(shared.read_text() + '\n[server]\ninstance = "two"\n')
-    config.chmod(0o600)
-    layout = Layout(folder=shared.parent, config=config)
+    layout = Layout(folder=shared.parent, config=named(shared, "two"))
     findings = {finding.check: finding for finding in await examine(layout, SystemClock())}
     assert {name for name in ("one (", "two (") if name in findings["replicas"].said} == {"one (", "two ("}
     assert findings["clock skew"].state == "ok"
     assert "nothing was written" in findings["storage"].said
     assert findings["audit log"].state == "ok"
+
+
+async def test_init_beside_a_serving_replica_changes_nothing(pair: Any, shared: Path) -> None:
+    """Provisioning may run it again and again, also under the name of a replica that serves."""
+    layout = Layout(folder=shared.parent, config=named(shared, "one"))
+    done = await initialise(layout, own_config=True, passphrase_file=None, new_credential=False, clock=SystemClock())
+    assert done.steps[-1].what == "broker"
+    assert pair[0].broker.roll.lapses == 0
