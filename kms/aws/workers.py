@@ -5,12 +5,14 @@ Which tags open which key is for the key's policy to say (docs/howto/aws-kms.md)
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakValueDictionary
 
 from aiobotocore.credentials import AioCredentials
 from botocore.exceptions import ClientError
@@ -30,6 +32,8 @@ TAG_CHARS_MAX = 256
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException")
 _TAG = re.compile(r"[\w .:/=+@-]+", re.ASCII)
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
+
+_Tags = tuple[tuple[str, str], ...]
 
 
 def session_tags(caller: Caller) -> dict[str, str]:
@@ -65,25 +69,27 @@ class WorkerSessions:
         if external_id is not None:
             self._asked["ExternalId"] = external_id
         self._now = now
-        self._held: OrderedDict[tuple[tuple[str, str], ...], tuple[float, Any]] = OrderedDict()
+        self._held: OrderedDict[_Tags, tuple[float, Any]] = OrderedDict()
+        self._assuming: WeakValueDictionary[_Tags, asyncio.Lock] = WeakValueDictionary()
 
-    async def credentials(self, caller: Caller) -> Any:
-        """The credentials that speak for `caller`. Raises Denied (also for what no tag can say), Unavailable."""
+    async def credentials(self, caller: Caller, *, instead_of: Any = None) -> Any:
+        """The credentials that speak for `caller`, other ones than `instead_of`, which were refused as ended.
+
+        Raises Denied (also for what no tag can say), Unavailable. Calls that want them at once share one session.
+        """
         tags = session_tags(caller)
         key = tuple(tags.items())
-        until, credentials = self._held.get(key, (0.0, None))
-        if credentials is None or self._now() >= until:
-            until = self._now() + SESSION_S - SESSION_MARGIN_S
-            credentials = await self._assume(tags)
-            self._held[key] = (until, credentials)
-        self._held.move_to_end(key)
-        while len(self._held) > SESSIONS_MAX:
-            self._held.popitem(last=False)
+        lock = self._assuming.setdefault(key, asyncio.Lock())
+        async with lock:
+            until, credentials = self._held.get(key, (0.0, None))
+            if credentials is instead_of or self._now() >= until:
+                until = self._now() + SESSION_S - SESSION_MARGIN_S
+                credentials = await self._assume(tags)
+                self._held[key] = (until, credentials)
+            self._held.move_to_end(key)
+            while len(self._held) > SESSIONS_MAX:
+                self._held.popitem(last=False)
         return credentials
-
-    def forget(self, caller: Caller) -> None:
-        """Assume the role anew for `caller` the next time."""
-        self._held.pop(tuple(session_tags(caller).items()), None)
 
     async def _assume(self, tags: Mapping[str, str]) -> Any:
         name = f"@{tags['worker']}"
@@ -130,16 +136,16 @@ class Workers:
 
     async def decrypt(self, caller: Caller, **asked: Any) -> Any:
         """What KMS answers to `caller`. A session that ended early is replaced once."""
+        credentials = await self._sessions.credentials(caller)
         try:
-            return await self._decrypt(caller, asked)
+            return await self._decrypt(credentials, asked)
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") not in _EXPIRED:
                 raise
-            self._sessions.forget(caller)
-            return await self._decrypt(caller, asked)
+        return await self._decrypt(await self._sessions.credentials(caller, instead_of=credentials), asked)
 
-    async def _decrypt(self, caller: Caller, asked: Mapping[str, Any]) -> Any:
-        before = _SPEAKING.set(await self._sessions.credentials(caller))
+    async def _decrypt(self, credentials: Any, asked: Mapping[str, Any]) -> Any:
+        before = _SPEAKING.set(credentials)
         try:
             return await self._kms.decrypt(**asked)
         finally:

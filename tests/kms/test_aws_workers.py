@@ -113,6 +113,17 @@ async def test_a_session_that_ended_early_is_replaced_once(aws: Any, kms: Kms) -
     assert aws.operations().count("AssumeRole") == 3
 
 
+async def test_calls_of_one_worker_share_one_session(aws: Any, kms: Kms) -> None:
+    """However many calls a worker begins with, or find its session ended early, its role is assumed once for all."""
+    wrap = await kms.wrap(KEY, CONTEXT)
+    for assumed in (1, 2):
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(kms.unwrap(wrap, CONTEXT, CI)) for _ in range(8)]
+        assert [call.result() for call in calls] == [KEY] * 8
+        assert aws.operations().count("AssumeRole") == assumed
+        aws.expired.update(aws.sessions)
+
+
 async def test_a_cancelled_worker_leaves_the_others_theirs(kms: Kms) -> None:
     """Cancelling a worker's call, at whatever point, leaves the key usable, for him and for nobody else."""
     wrap = await kms.wrap(KEY, CONTEXT)
