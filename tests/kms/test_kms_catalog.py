@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.kms_keys import owning_kms_keys
 from kms.catalog import open_kms, schemes
 from kms.conformance import CONTEXT, KEY
 from kms.errors import BadKey, Denied, Unavailable
@@ -215,3 +216,16 @@ async def test_who_is_cancelled_is_cancelled_even_if_closing_fails() -> None:
         await entered.wait()
         holder.cancel()
     assert holder.cancelled()
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_broker_does_not_go_on_with_a_key_that_has_lost_its_task() -> None:
+    """The context of the open keys ends, so that the process is restarted: nothing else would open the key again."""
+
+    async def hold() -> None:
+        async with owning_kms_keys(open_kms) as keys:
+            await keys.open_or_keep_place(["loses-a-task:it"])
+            await asyncio.Event().wait()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a task of its adapter has failed")):
+        await hold()
