@@ -100,13 +100,22 @@ class Connections:
     async def _once(self, call: Callable[[Any], Awaitable[T]]) -> T:
         async with self._pool.acquire() as connection:
             try:
-                if self._pooled:
-                    async with connection.transaction():
-                        return await call(connection)
-                return await call(connection)
+                return await (_in_transaction(connection, call) if self._pooled else call(connection))
             except BaseException as error:
                 # After an answer of the server the connection is good, unless that server has stepped down. After
                 # anything else it may never answer again, and giving it back would wait for it.
                 if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == READ_ONLY:
                     connection.terminate()
                 raise
+
+
+async def _in_transaction(connection: asyncpg.Connection, call: Callable[[Any], Awaitable[T]]) -> T:
+    """Not asyncpg's own way, which would ask a server that has fallen silent to roll back, and wait for it."""
+    await connection.execute("BEGIN")
+    try:
+        answer = await call(connection)
+    except asyncpg.PostgresError:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+    return answer

@@ -135,11 +135,15 @@ async def _connected(address: Address) -> AsyncIterator[tuple[asyncpg.Connection
     shown = address.shown
     try:
         async with asyncio.timeout(OPEN_S):
-            connection = await Connector(address, connect_s=OPEN_CONNECT_S).connect(command_timeout=None)
+            connection = await Connector(address, connect_s=OPEN_CONNECT_S).connect(command_timeout=OPEN_S)
             try:
-                async with connection.transaction():  # PgBouncer lends one server connection for each transaction
-                    await _check_server(connection, shown)
-                    yield connection, shown
+                # PgBouncer lends one server connection for each transaction. What fails is undone by hanging up: a
+                # server that has fallen silent would not answer a request to roll back either.
+                transaction = connection.transaction()
+                await transaction.start()
+                await _check_server(connection, shown)
+                yield connection, shown
+                await transaction.commit()
             finally:
                 connection.terminate()
     except TimeoutError:

@@ -11,6 +11,7 @@ import pytest
 
 from storage.conformance import Opener, StorageLaws
 from storage.conformance.samples import lease
+from storage.errors import Unavailable
 from storage.port import Commit
 from storage.postgres import open_postgres
 from storage.postgres.opening import migrate_postgres
@@ -48,6 +49,26 @@ async def test_many_calls_at_once_get_each_their_own_answer(postgres: Any, pgbou
                 tasks.create_task(two.commit(Commit(inserts=[lease(n)], announce=[("lease", (n,))])))
         assert [task.result() for task in reads.values()] == [lease(n % 50) for n in reads]
         assert [task.result() for task in counts] == list(range(20, 50))
+
+
+async def test_a_frozen_server_keeps_nobody_waiting(postgres_of_its_own: Any, poolers: ModuleType) -> None:
+    """While the server behind the pooler is stopped, calls are Unavailable in their time; thawed, it serves."""
+    with poolers.serving(postgres_of_its_own) as pooler:
+        async with open_postgres(pooler.url(postgres_of_its_own.create()), answer_s=0.5) as storage:
+            await storage.commit(Commit(inserts=[lease(1)]))
+            postgres_of_its_own.freeze()
+            calls = [storage.commit(Commit(inserts=[lease(2)])), *(storage.position() for _ in range(30))]
+            async with asyncio.timeout(30):
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {Unavailable}, outcomes
+            postgres_of_its_own.thaw()
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        await storage.commit(Commit(inserts=[lease(3)]))
+                        break
+                    except Unavailable:
+                        continue
 
 
 async def test_no_transaction_stays_open(postgres: Any, pgbouncer: Any) -> None:
