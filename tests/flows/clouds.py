@@ -8,14 +8,22 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from broker import foundations
+from broker.api import probes
 from broker.clock import SystemClock
 from broker.settings import Settings, load_settings
 from broker.setup.initialising import initialise
 from broker.setup.layout import layout_of
+from broker.vault.settings import VaultSettings
 
+CALL_S = 20.0
+"""How long a KMS call may take here: real servers on a slow machine are no outage, and faults need no waiting."""
 ANYWHERE = {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0"}
 
 
@@ -96,6 +104,17 @@ async def transit(bao: Any, bao_servers: Any, proxies: Any, folder: Path) -> Asy
             make_key=make_key,
             opened=lambda _, key: json.dumps({"data": {"plaintext": b64encode(key).decode()}}).encode(),
         )
+
+
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every KMS call CALL_S, and those who wait for one longer."""
+    for bound in ("adapter.ATTEMPT_S", "adapter.CONNECT_S", "http.ATTEMPT_S", "http.CONNECT_S"):
+        monkeypatch.setattr(f"kms.aws.{bound}", CALL_S)
+    monkeypatch.setattr("kms.transit.server.REQUEST_S", CALL_S)
+    monkeypatch.setattr(probes, "CHECK_S", 2 * CALL_S)
+    patient = partial(VaultSettings, call_s=CALL_S, check_s=CALL_S, wait_s=2 * CALL_S)
+    monkeypatch.setattr(foundations, "VaultSettings", patient)
+    monkeypatch.setattr(foundations, "open_kms", partial(foundations.open_kms, deadline_s=CALL_S))
 
 
 def write_config(config: Path, keys: list[str], *, more_kms: str = "", sections: str = "") -> None:

@@ -60,8 +60,10 @@ async def cloud(
     proxies: Any,
     aws_environment: None,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Any]:
     """A KMS behind a proxy: AWS KMS, then transit (`clouds.Cloud`)."""
+    clouds.unhurried(monkeypatch)
     home = tmp_path / "cloud"
     home.mkdir(mode=0o700)
     played = (

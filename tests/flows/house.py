@@ -134,7 +134,7 @@ class House:
         """The audit entries of one kind, oldest first."""
         return [entry for entry in await audit_entries(self.storage) if isinstance(entry, kind)]
 
-    async def entries_within(self, kind: type[Entry], count: int, within_s: float = 5.0) -> list[Any]:
+    async def entries_within(self, kind: type[Entry], count: int, within_s: float = 30.0) -> list[Any]:
         """As `entries`, once there are `count` of them; refusals are answered before their entry is durable."""
 
         async def there() -> bool:
@@ -157,11 +157,11 @@ class House:
             await until(lambda: self.broker.feed._read_at == clock.monotonic())
             await self.broker.desk.drained()
 
-    async def until(self, condition: Callable[[], Awaitable[bool] | bool], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool] | bool], within_s: float = 30.0) -> None:
         await until(condition, within_s)
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float = 30.0) -> None:
     """Return as soon as the condition holds; TimeoutError when it does not in time."""
     async with asyncio.timeout(within_s):
         while True:

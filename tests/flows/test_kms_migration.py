@@ -118,6 +118,7 @@ class Operator:
         return text
 
 
+@pytest.mark.timeout(600)  # a dozen commands, each in an interpreter of its own
 async def test_a_serving_broker_moves_from_a_file_to_aws_to_transit(
     *,
     clouds: Any,

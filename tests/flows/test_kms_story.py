@@ -121,7 +121,7 @@ async def outage(story: Story, keeper: Any, held: Any) -> None:
     """The KMS hangs up for longer than a soft TTL: what is cached serves, nothing new is sealed, probes go red."""
     house, counters = story.house, story.house.broker.vault.counters
     story.cloud.hang_up()
-    await story.pass_time(SOFT_S * 1.2 + 20)
+    await story.pass_time(SOFT_S * 1.2 + story.clouds.CALL_S + 10)
     assert await story.lease(*NAMES) == [values()]
     assert sum(counters.stale_served.values()) >= DATA_KEYS
     assert await story.ready() == (503, "failed")

@@ -76,9 +76,10 @@ class Court:
 
 @pytest.fixture
 async def court(
-    *, decider: Any, config: Path, open_house: Any, clock: Any, wire: Any, clouds: Any
+    *, decider: Any, config: Path, open_house: Any, clock: Any, wire: Any, clouds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Court]:
     """The court, with one token whose value is `sealed`."""
+    clouds.unhurried(monkeypatch)
     with config.open("a") as file:
         file.write(f'\n[keyrings.judged]\nkms_keys = ["{decider.uri}"]\nauthorize = "kms"\n')
         file.write(f'cache_soft_ttl = "{SOFT_S:g}s"\ncache_hard_ttl = "600s"\n')

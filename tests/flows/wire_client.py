@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 Frame = dict[str, Any]
 
 
