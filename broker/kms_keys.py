@@ -105,9 +105,13 @@ class KmsKeys(Mapping[str, Kms]):
     async def open_again(self, uri: str) -> KmsError | None:
         """Try to open a key that is away; None if it is open now, else what opening it raised."""
         kms = await self._opened_or_away(uri)
+        place = self._open.get(uri)
         # Taken out meanwhile, it is closed as it comes; who has its place now, keeps it.
-        if isinstance(self._open.get(uri), Away):
-            self._open[uri] = kms
+        if isinstance(place, Away):
+            if isinstance(kms, Away):
+                place.error = kms.error
+            else:
+                self._open[uri] = kms
         return kms.error if isinstance(kms, Away) else None
 
     def take_out(self, uri: str) -> Callable[[], None]:

@@ -87,7 +87,9 @@ async def test_one_that_was_away_comes_to_its_place() -> None:
     doors = Doors()
     async with owning_kms_keys(doors.open) as keys:
         await keys.open_or_keep_place(["bad:1", "a:1"])
+        place = keys["bad:1"]
         assert isinstance(await keys.open_again("bad:1"), BadKey)
+        assert keys["bad:1"] is place  # whoever keeps a breaker for it, goes on
         doors.mended = True
         assert await keys.open_again("bad:1") is None
         assert (list(keys), keys.away(), keys["bad:1"]) == (["bad:1", "a:1"], {}, "bad:1")
