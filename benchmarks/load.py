@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import os
 import sys
 import time
@@ -27,10 +28,11 @@ Socket = aiohttp.ClientWebSocketResponse
 async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int) -> Socket:
     """A connection of worker `wNUMBER`, or a bare one."""
     protocols = (SUBPROTOCOL,) if kind != "echo" else ()
-    socket = await http.ws_connect(f"{url}/v1/connect", protocols=protocols, compress=0, max_msg_size=0)
+    socket = await http.ws_connect(f"{url}/v1/connect", protocols=protocols, compress=0, max_msg_size=0, ssl=False)
     if kind == "echo":
         return socket
     key, nonce = worker_key(number), os.urandom(32)
+    tls = socket.get_extra_info("ssl_object")
     public_key = key.public_key().public_bytes_raw()
     hello = {"type": "hello", "worker": f"w{number}", "auth": "ed25519"}
     await socket.send_json({**hello, "nonce": b64(nonce), "public_key": b64(public_key)})
@@ -41,7 +43,7 @@ async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int)
         public_key=public_key,
         client_nonce=nonce,
         broker_nonce=unb64(challenge["nonce"]),
-        channel_binding=b"",
+        channel_binding=b"" if tls is None else hashlib.sha256(tls.getpeercert(binary_form=True)).digest(),
     )
     await socket.send_json({"type": "prove", "signature": b64(key.sign(signed))})
     welcome = await socket.receive_json()
