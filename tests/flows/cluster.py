@@ -29,11 +29,15 @@ ANSWER_S = 5.0
 class Cluster:
     """Replicas by name. A name keeps its place when it is started again; its port is another one then."""
 
-    def __init__(self, config: Path, serving: Callable[..., Any], http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, config: Path, serving: Callable[..., Any], http: aiohttp.ClientSession, stack: AsyncExitStack
+    ) -> None:
+        """stack: ends the processes."""
         self.config = config
         self.replicas: dict[str, Any] = {}
         self._serving = serving
         self._http = http
+        self._stack = stack
         self._turns = itertools.count()
 
     @property
@@ -48,9 +52,10 @@ class Cluster:
     def log(self, name: str) -> Path:
         return self.config.parent / f"{name}.log"
 
-    def serve(self, name: str, **environ: str) -> Any:
-        """A replica while the context lasts."""
-        return self._serving(self.config, self.log(name), server__instance=name, **environ)
+    async def start(self, name: str, **environ: str) -> None:
+        """Start a replica with settings of its own, or start it again; return when it listens."""
+        process = self._serving(self.config, self.log(name), server__instance=name, **environ)
+        self.replicas[name] = await self._stack.enter_async_context(process)
 
     async def kill(self, name: str) -> None:
         await self.replicas[name].kill()
@@ -134,9 +139,8 @@ async def running(config: Path, serving: Callable[..., Any], **replicas: dict[st
                 connector=aiohttp.TCPConnector(force_close=True),
             )
         )
-        cluster = Cluster(config, serving, http)
-        for name, environ in replicas.items():
-            cluster.replicas[name] = await stack.enter_async_context(cluster.serve(name, **environ))
+        cluster = Cluster(config, serving, http, stack)
+        await asyncio.gather(*(cluster.start(name, **environ) for name, environ in replicas.items()))
         yield cluster
 
 

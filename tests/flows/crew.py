@@ -7,10 +7,11 @@ diary is `reckoning`'s business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,13 +22,14 @@ import aiohttp
 from broker.clock import SystemClock
 
 PATIENCE_S = 5.0
-PAUSE_S = 0.2
-"""Between two attempts at a connection."""
+PAUSE_S, PAUSE_MAX_S = 0.2, 3.2
+"""Between two attempts at a connection: it doubles, and up to half of it is left to chance, as clients do."""
 TURN_S = 0.05
 LONG, SHORT = "long", "short"
 TTL_S = {LONG: 600, SHORT: 4}
 """Long leases outlive every failure; short ones are renewed all the time, and may run out."""
 TOKENS = tuple(f"{kind}/t{number}" for kind in TTL_S for number in range(6))
+LONG_TOKENS = tuple(token for token in TOKENS if token.startswith(LONG))
 
 
 @dataclass(kw_only=True)
@@ -59,16 +61,20 @@ class Diary:
 
 
 class Member:
-    """A worker. hands: what it holds, by token, as (lease, version)."""
+    """A worker. hands: what it holds, by token, as (lease, version). instance: where it is, or was last."""
 
-    def __init__(self, who: Any, wire: Any, diary: Diary) -> None:
+    def __init__(self, who: Any, wire: Any, diary: Diary, tokens: Sequence[str], pause_s: float) -> None:
+        """tokens: what it leases and gives back. pause_s: between turns, in which it only listens."""
         self.who = who
         self.name: str = who.name
         self.hands: dict[str, tuple[str, int]] = {}
         self.instance = ""
         self._wire = wire
         self._diary = diary
+        self._tokens = tokens
+        self._pause_s = pause_s
         self._out = False
+        self._attempts = 0
 
     async def work(self, cluster: Any, first: int) -> None:
         """Lease, renew and release until cancelled, or let go by the operator."""
@@ -82,7 +88,9 @@ class Member:
                 pass
             if self._out:
                 break
-            await asyncio.sleep(PAUSE_S)
+            pause_s = min(PAUSE_S * 2**self._attempts, PAUSE_MAX_S)
+            self._attempts += 1
+            await asyncio.sleep(pause_s * (500 + secrets.randbelow(500)) / 1000)
         if self.name not in self._diary.leaving:
             self._diary.surprises.append(f"{self.name} was let go")
 
@@ -93,11 +101,14 @@ class Member:
                 self._out = answer["code"] == "unauthenticated"
                 return
             limit.reschedule(None)
+            self._attempts = 0
             self.instance = answer["instance"]
             await self._resume(wire)
             while True:
                 await self._turn(wire)
-                await asyncio.sleep(TURN_S)
+                # Ends with the connection.
+                with contextlib.suppress(TimeoutError):
+                    await self._pushed(wire, await wire.push(within_s=self._pause_s))
 
     async def _resume(self, wire: Any) -> None:
         while self.hands:
@@ -113,12 +124,14 @@ class Member:
                     if token.startswith(LONG) and self.name not in self._diary.leaving:
                         self._diary.lost.append(f"{self.name} {token} {lease} {gone[lease]}")
             self._diary.resumed.update(item["lease"] for item in answer["live"])
+            if answer["live"]:
+                self._diary.served_at[self.name] = time.monotonic()
             for item in answer["rotated"]:
                 await self._rotated(wire, item)
             return
 
     async def _turn(self, wire: Any) -> None:
-        for token in {secrets.choice(TOKENS) for _ in range(4)}:
+        for token in {secrets.choice(self._tokens) for _ in range(4)}:
             answer = await wire.ask("lease", token=token)
             if answer["type"] == "error":
                 await self._refused(answer)
@@ -126,7 +139,7 @@ class Member:
             self._given(answer)
         while wire.pushes:
             await self._pushed(wire, wire.pushes.pop(0))
-        if len(self.hands) > len(TOKENS) - 3:
+        if len(self.hands) > len(self._tokens) - 3:
             token = secrets.choice(list(self.hands))
             # Once it is asked for, it may be released whether or not the answer arrives.
             lease, _ = self.hands.pop(token)
@@ -194,8 +207,8 @@ class Crew:
                     return
                 await asyncio.sleep(0.02)
 
-    async def operate(self) -> None:
-        """Put values and add grants without a pause; what fails is not tried again."""
+    async def operate(self, pause_s: float) -> None:
+        """Put values and add grants until cancelled; what fails is not tried again."""
         for number in itertools.count():
             token = secrets.choice(TOKENS)
             value = f"{token} {number}"
@@ -216,7 +229,7 @@ class Crew:
                     self.diary.surprises.append(f"the operator: {status} {answer}")
             except (aiohttp.ClientError, OSError, TimeoutError):
                 pass
-            await asyncio.sleep(TURN_S)
+            await asyncio.sleep(pause_s)
 
 
 def grant(subject: str, pattern: str, ttl_s: int = 60) -> dict[str, Any]:
@@ -238,14 +251,22 @@ async def hire(cluster: Any, wire: Any, count: int) -> list[Any]:
 
 
 @asynccontextmanager
-async def at_work(cluster: Any, wire: Any, count: int = 8) -> AsyncIterator[Crew]:
+async def at_work(
+    cluster: Any,
+    wire: Any,
+    count: int = 8,
+    *,
+    tokens: Sequence[str] = TOKENS,
+    pause_s: float = TURN_S,
+    operator_pause_s: float = TURN_S,
+) -> AsyncIterator[Crew]:
     """So many workers and an operator under way, every one of whom was served already; at rest when the body ends."""
     diary = Diary()
-    members = [Member(who, wire, diary) for who in await hire(cluster, wire, count)]
+    members = [Member(who, wire, diary, tokens, pause_s) for who in await hire(cluster, wire, count)]
     crew = Crew(cluster, members, diary)
     async with asyncio.TaskGroup() as tasks:
         busy = [tasks.create_task(member.work(cluster, first)) for first, member in enumerate(members)]
-        busy.append(tasks.create_task(crew.operate()))
+        busy.append(tasks.create_task(crew.operate(operator_pause_s)))
         await crew.served(0.0)
         try:
             yield crew
