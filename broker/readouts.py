@@ -15,6 +15,7 @@ from broker.leases.granting import Grant
 from broker.vault.breaker import BreakerState
 from broker.vault.counters import CALL_BOUNDS_S
 from broker.vault.failures import FailureKind
+from tokenbroker_client.wire import ReportEvent
 
 if TYPE_CHECKING:
     from broker.app import Broker
@@ -50,6 +51,7 @@ def _leases(broker: Broker) -> Readings:
         "done": {kind.__name__.lower(): number for kind, number in counts.done.items()},
         "batches": counts.batches,
         "failed": dict(counts.failed),
+        "reports": {event.value: broker.context.reports[event] for event in ReportEvent},
     }
 
 

@@ -77,6 +77,7 @@ METRICS: dict[str, str] = {
     "tokenbroker_replicas_lapses": "How often the others found this replica silent, and it came back.",
     "tokenbroker_leases_batches": "Batches written; operations divided by batches is how well commits are shared.",
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
+    "tokenbroker_leases_reports": "What workers reported of values that they use: `rejected`, `rate_limited` or `ok`.",
     "tokenbroker_vault_hits": "Data keys served from memory.",
     "tokenbroker_vault_misses": "Data keys that had to be asked of a KMS.",
     "tokenbroker_vault_stale_served": "Hits that only an outage of the KMS excuses, by age: the longest time since "

@@ -123,6 +123,16 @@ class LeaseAcknowledged(Entry, frozen=True, kw_only=True, tag="lease.acknowledge
     version: int = 0
 
 
+class LeaseRejected(Entry, frozen=True, kw_only=True, tag="lease.rejected"):
+    """A worker reported that upstream refused the value of this lease; `count` such reports since the last entry."""
+
+    lease: str
+    token: str
+    version: int
+    session: str
+    count: int = 1
+
+
 class TokenChanged(Entry, frozen=True, kw_only=True, tag="token.changed"):
     """A token or one of its versions changed.
 
@@ -253,6 +263,7 @@ AnyEntry = (
     | LeasesEnded
     | LeaseRotated
     | LeaseAcknowledged
+    | LeaseRejected
     | TokenChanged
     | TokenRevealed
     | WorkerChanged

@@ -28,6 +28,7 @@ FIELDS: Final = (
     "granted_at",
     "expires_at",
     "acked_version",
+    "report",
 )
 """What `lease list --json` has for each lease."""
 _WAIT_MAX: Final = timedelta(seconds=60)
@@ -39,6 +40,11 @@ Worker = Annotated[str | None, typer.Option("--worker", metavar="NAME", help="On
 def _acknowledged(lease: Lease) -> str | int | None:
     """The version in use by the worker's own word, or what kept it from using one."""
     return f"failed: {lease.ack_failed}" if lease.ack_failed else lease.acked_version or None
+
+
+def _reported(lease: Lease) -> str | None:
+    """What the worker said last of a value that gave trouble."""
+    return None if lease.report is None else f"{lease.report.event} (version {lease.report.version})"
 
 
 @operated(
@@ -75,6 +81,7 @@ async def list_leases(
         Column("version", lambda lease: lease.version),
         Column("stage", lambda lease: lease.stage),
         Column("acked", _acknowledged),
+        Column("report", _reported),
         Column("worker", lambda lease: lease.worker),
         Column("state", lambda lease: lease.state),
         Column("granted", lambda lease: lease.granted_at),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from broker.leases.wheel import Wheel
 from broker.vault.vault import Vault
 from storage.port import PAGE_MAX, Storage
 from storage.records import GrantRecord, KeyringRecord, LeaseRecord, WorkerRecord
+from tokenbroker_client.wire import ReportEvent
 
 if TYPE_CHECKING:
     from broker.authority.book import Book
@@ -44,6 +46,8 @@ class Context:
     holdings: Holdings
     wheel: Wheel
     settings: LeaseSettings
+    reports: Counter[ReportEvent] = field(default_factory=Counter)
+    """What workers of this replica reported of leases that they hold, since the start."""
 
     def authorise(self, holder: Holder, place: Place, now: datetime) -> tuple[GrantRecord, WorkerRecord]:
         """The grant that covers this token and stage for this worker now, and the worker. NotAllowed: there is none.

@@ -6,13 +6,16 @@ The truth is in storage; this is what the hot path needs of it. Nothing here dec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from broker.policy.entitlements import Entitlements
 from kms.port import Caller
 from storage.records import LeaseRecord
 from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import GoneCode
+
+if TYPE_CHECKING:
+    from broker.leases.reporting import Report
 
 Place = tuple[str, LeaseStage]
 """A token and the stage of it that is leased: a session has one lease of each."""
@@ -48,6 +51,10 @@ class Holder(Protocol):
         """Write the answer to a request and let its id be used again."""
         ...
 
+    def reported(self, report: Report) -> None:
+        """A report of this worker has been dealt with."""
+        ...
+
     def acknowledged(self) -> None:
         """An acknowledgement of this worker has been dealt with."""
         ...
@@ -81,10 +88,11 @@ class Held:
     renew_at: equals `expires` where it is not to be renewed any more.
 
     sent: the version whose value its worker has. It is behind `record.version` where a push was written, and not
-    confirmed in time to be sent. slot: where the wheel has it, 0 for nowhere; the wheel's to change.
+    confirmed in time to be sent. rejections: reported of it, and in no entry yet. slot: where the wheel has it, 0 for
+    nowhere; the wheel's to change.
     """
 
-    __slots__ = ("expires", "holder", "record", "renew_at", "sent", "slot")
+    __slots__ = ("expires", "holder", "record", "rejections", "renew_at", "sent", "slot")
 
     def __init__(self, *, record: LeaseRecord, holder: Holder, expires: float, renew_at: float) -> None:
         self.record = record
@@ -93,6 +101,7 @@ class Held:
         self.expires = expires
         self.renew_at = renew_at
         self.slot = 0
+        self.rejections = 0
 
 
 class Holdings:

@@ -16,6 +16,7 @@ from broker.leases.held import Held, Place
 from broker.leases.operation import Operation
 from broker.leases.releasing import Release
 from broker.leases.renewing import Renewal
+from broker.leases.reporting import Report
 from broker.leases.resuming import Resume
 from broker.policy.entitlements import Entitlements
 from broker.session.framing import pong_frame, text_frame
@@ -39,6 +40,9 @@ from tokenbroker_client.wire import (
     Release as ReleaseFrame,
 )
 from tokenbroker_client.wire import (
+    Report as ReportFrame,
+)
+from tokenbroker_client.wire import (
     Resume as ResumeFrame,
 )
 
@@ -46,7 +50,7 @@ _GONE_MAX: Final = 256
 _NAMED_MAX: Final = 2048
 """Leases that the unanswered requests of one session may name together: two full frames."""
 _ACKS_MAX: Final = 2048
-"""Acknowledgements of one session that may wait for the desk: two for each lease it may hold."""
+"""Acknowledgements and reports of one session that may wait for the desk: two for each lease it may hold."""
 
 
 class Takes(Protocol):
@@ -73,6 +77,7 @@ class Session:
         "_loop",
         "_malformed",
         "_named",
+        "_reports",
         "_settings",
         "_slow",
         "_transport",
@@ -124,6 +129,7 @@ class Session:
         self._gone: dict[str, GoneCode] = {}
         self._malformed = 0
         self._acks = 0
+        self._reports: dict[str, Report] = {}
         self._slow: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
@@ -151,16 +157,26 @@ class Session:
                 )
         elif isinstance(request, Ack):
             self._acknowledge(request)
+        elif isinstance(request, ReportFrame):
+            self._report(request)
         elif isinstance(request, (Hello, Prove)):
             self.malformed("the handshake is over", None)
         elif self._admit(request.id, leases_named=len(request.leases)):
             self._desk.submit(self._batch_request(request))
 
-    def _acknowledge(self, ack: Ack) -> None:
+    def _may_wait(self) -> bool:
+        """Count one more frame that gets no answer, or complain."""
         if self._acks >= _ACKS_MAX:
-            self._complain(RateLimited(f"at most {_ACKS_MAX} acknowledgements may wait", retry_after_s=0.1), None)
-            return
+            self._complain(
+                RateLimited(f"at most {_ACKS_MAX} acknowledgements and reports may wait", retry_after_s=0.1), None
+            )
+            return False
         self._acks += 1
+        return True
+
+    def _acknowledge(self, ack: Ack) -> None:
+        if not self._may_wait():
+            return
         self._desk.submit(
             Acknowledge(
                 holder=self,
@@ -170,6 +186,28 @@ class Session:
                 detail=ack.detail or "",
             )
         )
+
+    def _report(self, report: ReportFrame) -> None:
+        waiting = self._reports.get(report.lease)
+        if waiting is not None and waiting.event is report.event:
+            waiting.again(version=report.version, retry_after_s=report.retry_after_s)
+            return
+        if not self._may_wait():
+            return
+        self._reports[report.lease] = Report(
+            holder=self,
+            lease=report.lease,
+            event=report.event,
+            version=report.version,
+            retry_after_s=report.retry_after_s,
+        )
+        self._desk.submit(self._reports[report.lease])
+
+    def reported(self, report: Report) -> None:
+        """One report has been dealt with."""
+        self._acks -= 1
+        if self._reports.get(report.lease) is report:
+            del self._reports[report.lease]
 
     def acknowledged(self) -> None:
         """One acknowledgement has been dealt with."""

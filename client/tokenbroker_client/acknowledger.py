@@ -1,4 +1,4 @@
-"""Acknowledgements on their way to the broker. When one is due is for `delivery` to say."""
+"""Acknowledgements and reports on their way to the broker. When one is due, `delivery` or the app says."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from typing import Final
 from tokenbroker_client.connection import Connection
 from tokenbroker_client.errors import Closed, ConnectionLost, SessionRefused
 from tokenbroker_client.link import Link
-from tokenbroker_client.wire import Ack
+from tokenbroker_client.wire import Ack, Report
 
 _DUE_MAX: Final = 10_000
 
 
 class Acknowledger:
-    """Sends the latest acknowledgement of each lease; keeps what is due while there is no connection.
+    """Sends the latest acknowledgement of each lease, and its latest report of each kind, in the order of posting.
 
-    At most 10 000 wait; then the oldest is dropped, and the broker lists that worker as one that did not answer.
+    Keeps what is due while there is no connection. At most 10 000 wait; then the oldest is dropped, and the broker
+    lists that worker as one that did not answer.
     """
 
     def __init__(self, *, link: Link) -> None:
         self._link = link
-        self._due: dict[str, Ack] = {}
+        self._due: dict[tuple[str, str], Ack | Report] = {}
         self._posted = asyncio.Event()
 
-    def post(self, ack: Ack) -> None:
-        """Have this sent, in place of an earlier one of the same lease that is still due."""
-        self._due[ack.lease] = ack
+    def post(self, said: Ack | Report) -> None:
+        """Have this sent, in place of an earlier one of the same lease and kind that is still due."""
+        place = _place(said)
+        self._due.pop(place, None)
+        self._due[place] = said
         while len(self._due) > _DUE_MAX:
             self._due.pop(next(iter(self._due)))
         self._posted.set()
@@ -46,8 +49,12 @@ class Acknowledger:
 
     async def _send_all(self, connection: Connection) -> None:
         while self._due:
-            ack = next(iter(self._due.values()))
-            await connection.send(ack)
-            if self._due.get(ack.lease) is ack:
-                del self._due[ack.lease]
+            place, said = next(iter(self._due.items()))
+            await connection.send(said)
+            if self._due.get(place) is said:
+                del self._due[place]
         self._posted.clear()
+
+
+def _place(said: Ack | Report) -> tuple[str, str]:
+    return (said.lease, said.event if isinstance(said, Report) else "ack")

@@ -14,10 +14,12 @@ from typing import Final
 from tokenbroker_client.changes import Change, ChangeKind, Listener
 from tokenbroker_client.errors import LeaseDenied, LeaseExpired, LeaseGone, LeaseReleased, LeaseRevoked
 from tokenbroker_client.held_value import HeldValue
-from tokenbroker_client.wire import Granted, HeldLease, Rotated, Stage, decode_value
+from tokenbroker_client.wire import Granted, HeldLease, Report, ReportEvent, Rotated, Stage, decode_value
 
 _CEILING_S: Final = 0.05
 """A lease that ends this close to its ceiling is at it: a broker may leave out a renewal that adds so little."""
+_SAID_S: Final = 1.0
+"""A report is not repeated sooner: an app may report after each call that it makes."""
 _WHOLE: Final = 0.99
 """A renewal that gives this part of the lease's own time is a whole one, rounded somewhere on the way."""
 
@@ -57,6 +59,8 @@ class Holding:
         self._capped = False
         self._last_lease = ""
         self._over: LeaseGone | None = None
+        self._reported: Report | None = None
+        self._reported_at = 0.0
 
     @property
     def final(self) -> bool:
@@ -148,6 +152,16 @@ class Holding:
             version=self.version,
             previous_valid_s=rotated.previous_valid_s,
         )
+
+    def reporting(self, event: ReportEvent, retry_after_s: float | None, *, now: float) -> Report | None:
+        """What to report of the version that is held; None: the lease is over, or the same was said just now."""
+        if self.lease is None or self._over is not None:
+            return None
+        report = Report(lease=self.lease, event=event, version=self.version, retry_after_s=retry_after_s)
+        if report == self._reported and now - self._reported_at < _SAID_S:
+            return None
+        self._reported, self._reported_at = report, now
+        return report
 
     def expire(self) -> None:
         """Wipe the value of a lease that ran out; a fresh one may follow."""

@@ -38,6 +38,7 @@ from tokenbroker_client.wire import (
     HeldLease,
     LeaseRequest,
     Release,
+    ReportEvent,
     Resume,
     ServerFrame,
     Stage,
@@ -67,6 +68,8 @@ class Keeper:
         self._tasks = tasks
         self._backoff = backoff
         self._request_s = request_s
+        self._acks = acks
+        self._elapsed = elapsed
         self._delivery = Delivery(spawn=self._spawn, acks=acks)
         self._intake = Intake(roster=roster, delivery=self._delivery, acks=acks, errands=self, elapsed=elapsed)
         self._background: set[asyncio.Task[None]] = set()
@@ -92,6 +95,12 @@ class Keeper:
             self._leave(holding)
             raise
         return holding
+
+    def report(self, holding: Holding, event: ReportEvent, retry_after_s: float | None) -> None:
+        """Have a report on the value sent. One that says what the last said less than a second ago is left out."""
+        said = holding.reporting(event, retry_after_s, now=self._elapsed())
+        if said is not None:
+            self._acks.post(said)
 
     async def surrender(self, holding: Holding) -> None:
         """Count one user less; wipe and release after the last. Waits at most 2 s for the broker to confirm."""

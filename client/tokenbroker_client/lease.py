@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tokenbroker_client.changes import Changes, Handler, Listener
-from tokenbroker_client.errors import LeaseReleased, NotText
+from tokenbroker_client.errors import BadRequest, LeaseReleased, NotText
 from tokenbroker_client.holding import Holding
 from tokenbroker_client.keeper import Keeper
-from tokenbroker_client.wire import Stage
+from tokenbroker_client.wire import RETRY_AFTER_S_MAX, ReportEvent, Stage
 
 
 class Lease:
@@ -91,6 +91,28 @@ class Lease:
         the session. It delays no acknowledgement; use `on_change` for that.
         """
         return Changes(self._listener.feed)
+
+    def report_rejected(self) -> None:
+        """Tell the broker that upstream refused the current value. It is recorded, and whoever operates it is alarmed.
+
+        Reports return at once and have no answer: they are sent when there is a connection, and left out when the
+        lease is over or the same was said within a second. So they may be made after each call upstream.
+        """
+        self._report(ReportEvent.REJECTED, None)
+
+    def report_rate_limited(self, *, retry_after_s: float | None = None) -> None:
+        """Tell the broker that upstream limits the rate; `retry_after_s` as it said, at most a day. BadRequest."""
+        if retry_after_s is not None and not 0 <= retry_after_s <= RETRY_AFTER_S_MAX:
+            raise BadRequest(f"retry_after_s={retry_after_s!r} lies outside 0 to {RETRY_AFTER_S_MAX} s")
+        self._report(ReportEvent.RATE_LIMITED, retry_after_s)
+
+    def report_ok(self) -> None:
+        """Tell the broker that the current value works upstream."""
+        self._report(ReportEvent.OK, None)
+
+    def _report(self, event: ReportEvent, retry_after_s: float | None) -> None:
+        if not self._left:
+            self._keeper.report(self._holding, event, retry_after_s)
 
     def leave(self) -> None:
         """Stop reading: from here on `value` raises LeaseReleased. The `lease` block calls this."""

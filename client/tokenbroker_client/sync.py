@@ -61,6 +61,18 @@ class Lease:
         """The version of the current value."""
         return self._lease.version
 
+    def report_rejected(self) -> None:
+        """As `tokenbroker_client.Lease.report_rejected`."""
+        self._portal.read(self._lease.report_rejected)
+
+    def report_rate_limited(self, *, retry_after_s: float | None = None) -> None:
+        """As `tokenbroker_client.Lease.report_rate_limited`."""
+        self._portal.read(lambda: self._lease.report_rate_limited(retry_after_s=retry_after_s))
+
+    def report_ok(self) -> None:
+        """As `tokenbroker_client.Lease.report_ok`."""
+        self._portal.read(self._lease.report_ok)
+
     def wait_for_change(self, *, within_s: float) -> Change | None:
         """Wait for the next change since the lease began or this last returned one; None when none came in time.
 

@@ -5,10 +5,24 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, Literal
 
+import msgspec
+
 from storage.table import Record, Table
 
 LeaseState = Literal["live", "released", "expired", "revoked"]
 LeaseStage = Literal["current", "previous"]
+
+
+class LeaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What its worker said last of a version that it used: rejected, rate_limited, or ok after one of those.
+
+    retry_after_s: how long upstream told it to wait, where it said so.
+    """
+
+    event: str
+    at: datetime
+    version: int
+    retry_after_s: float | None = None
 
 
 class LeaseRecord(Record, frozen=True, kw_only=True):
@@ -41,6 +55,7 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     wiped_at: datetime | None = None
     prune_at: datetime | None = None
     stage: LeaseStage = "current"
+    report: LeaseReport | None = None
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):

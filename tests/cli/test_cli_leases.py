@@ -27,6 +27,7 @@ FIELDS = {
     "granted_at",
     "expires_at",
     "acked_version",
+    "report",
 }
 
 
@@ -88,6 +89,21 @@ async def test_a_rotation_shows_as_acknowledged(house: Any) -> None:
                 break
             await clock.sleep(0.05)
         assert (listed["version"], listed["acked_version"], lease.value) == (2, 2, "another")
+
+
+async def test_a_value_refused_upstream_is_listed(house: Any) -> None:
+    """What the worker reported stands beside its lease, for people and in the document."""
+    key = await _run(_admit, house.shell, "l-report", "lease/report")
+    async with connect(house.url, key=key) as broker, broker.lease("lease/report") as lease:
+        lease.report_rejected()
+        clock = SystemClock()
+        for _ in range(200):
+            (listed,) = await _run(house.shell.json, "lease", "list", "--token", "lease/report")
+            if listed["report"] is not None:
+                break
+            await clock.sleep(0.05)
+        assert (listed["report"]["event"], listed["report"]["version"]) == ("rejected", 1)
+        assert "rejected (version 1)" in (await _run(house.shell.ok, "lease", "list", "--token", "lease/report")).out
 
 
 async def test_the_past_can_be_asked_about(house: Any) -> None:

@@ -11,8 +11,19 @@ from typing import TypeVar
 
 import pytest
 
-from tokenbroker_client import ChangeKind, Closed, Denied, LeaseReleased, LeaseRevoked, Unauthenticated, WorkerKey, sync
+from tokenbroker_client import (
+    BadRequest,
+    ChangeKind,
+    Closed,
+    Denied,
+    LeaseReleased,
+    LeaseRevoked,
+    Unauthenticated,
+    WorkerKey,
+    sync,
+)
 from tokenbroker_client.testing import FakeBroker
+from tokenbroker_client.wire import ReportEvent
 
 T = TypeVar("T")
 
@@ -73,6 +84,18 @@ def test_a_rotation_reaches_a_script(threaded: ThreadedFake) -> None:
         change = lease.wait_for_change(within_s=5)
         assert change is not None
         assert (change.kind, lease.value) == (ChangeKind.ROTATED, "v2")
+
+
+def test_a_script_reports_on_the_value(threaded: ThreadedFake) -> None:
+    """All three reports arrive; a pause out of bounds is refused in the script's own thread."""
+    with sync.lease(threaded.fake.url, key=threaded.fake.worker_key("ci-1"), token="github/ci") as lease:
+        lease.report_rejected()
+        lease.report_rate_limited(retry_after_s=5)
+        lease.report_ok()
+        threaded.run(lambda: threaded.fake.wait_for_report("github/ci", ReportEvent.OK))
+        assert [seen.event for seen in threaded.fake.reports] == ["rejected", "rate_limited", "ok"]
+        with pytest.raises(BadRequest):
+            lease.report_rate_limited(retry_after_s=-1)
 
 
 def test_a_revocation_reaches_a_script(threaded: ThreadedFake) -> None:

@@ -54,6 +54,15 @@ CLIENT_EXAMPLES: list[tuple[wire.ClientFrame, dict[str, Any]]] = [
         wire.Ack(lease="l1", status=wire.AckStatus.WIPED),
         {"type": "ack", "lease": "l1", "status": "wiped"},
     ),
+    (
+        wire.Report(lease="l1", event=wire.ReportEvent.REJECTED, version=4),
+        {"type": "report", "lease": "l1", "event": "rejected", "version": 4},
+    ),
+    (
+        wire.Report(lease="l1", event=wire.ReportEvent.RATE_LIMITED, retry_after_s=30.0),
+        {"type": "report", "lease": "l1", "event": "rate_limited", "retry_after_s": 30.0},
+    ),
+    (wire.Report(lease="l1", event=wire.ReportEvent.OK), {"type": "report", "lease": "l1", "event": "ok"}),
 ]
 
 ROTATED = wire.Rotated(

@@ -212,7 +212,7 @@ class World:
         some = list(dict.fromkeys(known[(one + step * two) % len(known)] for step in range(3))) if known else []
         if kind in {"connect", "disconnect"}:
             await self.come_or_go(kind, one)
-        elif kind in {"lease", "renew", "release", "resume"}:
+        elif kind in {"lease", "renew", "release", "resume", "report"}:
             if self.open:
                 self.request(kind, self.open[one % len(self.open)], two, some)
         elif kind == "revoke":
@@ -243,6 +243,11 @@ class World:
             stated = {lease: self.tokens_of[lease][1] for lease in some}
             worker.stated |= stated
             worker.ask("resume", leases=[{"lease": lease, "version": version} for lease, version in stated.items()])
+        elif some and kind == "report":
+            event = ("rejected", "rate_limited", "ok")[two % 3]
+            frames = [{"type": "report", "lease": lease, "event": event, "version": 1 + two % 4} for lease in some]
+            for frame in frames:
+                worker.session.receive(json.dumps(frame).encode())
         elif some:
             worker.ask(kind, leases=some)
 
@@ -327,6 +332,7 @@ async def recorded(storage: Any) -> set[str]:
 
 KINDS = ["connect", "lease", "lease", "lease", "renew", "release", "resume", "resume", "disconnect"]
 KINDS += ["rotate", "rotate", "back", "retire", "disable", "enable", "forbid", "allow", "revoke", "elapse", "elapse"]
+KINDS += ["report", "report"]
 MOVES = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40), st.integers(0, 40)), min_size=5, max_size=30)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from broker.admin.ports import LeaseRef, RevokeReport
@@ -41,8 +42,20 @@ class RevokeLeases(Request, frozen=True, kw_only=True):
     wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
 
 
+class Report(Answer, frozen=True, kw_only=True):
+    """What a worker said of a version: refused or rate-limited upstream, or working again after that."""
+
+    event: str
+    at: Instant
+    version: int
+    retry_after_s: float | None
+
+
 class Lease(Answer, frozen=True, kw_only=True):
-    """A lease. acked_version: the version its worker last said it uses, 0 for none yet. stage: which it follows."""
+    """A lease. acked_version: the version its worker last said it uses, 0 for none yet. stage: which it follows.
+
+    report: what its worker said last of a value that gave trouble.
+    """
 
     lease: str
     token: str
@@ -61,6 +74,7 @@ class Lease(Answer, frozen=True, kw_only=True):
     acked_version: int
     ack_failed: str
     wiped_at: Instant | None
+    report: Report | None
 
 
 class LeaseName(Answer, frozen=True, kw_only=True):
@@ -95,6 +109,7 @@ class Session(Answer, frozen=True, kw_only=True):
 
 def lease_view(record: LeaseRecord) -> Lease:
     """A lease as answers show it."""
+    said = record.report
     return Lease(
         lease=record.lease,
         token=record.token,
@@ -113,6 +128,7 @@ def lease_view(record: LeaseRecord) -> Lease:
         acked_version=record.acked_version,
         ack_failed=record.ack_failed,
         wiped_at=record.wiped_at,
+        report=None if said is None else Report(**msgspec.structs.asdict(said)),
     )
 
 

@@ -10,7 +10,7 @@ It speaks the wire protocol over real sockets. It is no broker to run: it holds 
 from __future__ import annotations
 
 from tokenbroker_client.testing.fake_broker import FakeBroker
-from tokenbroker_client.testing.fake_state import FakeLease, SeenAck
+from tokenbroker_client.testing.fake_state import FakeLease, SeenAck, SeenReport
 from tokenbroker_client.testing.hand_clock import HandClock
 
-__all__ = ["FakeBroker", "FakeLease", "HandClock", "SeenAck"]
+__all__ = ["FakeBroker", "FakeLease", "HandClock", "SeenAck", "SeenReport"]

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tokenbroker_client.elapsed import elapsed_s
 from tokenbroker_client.keys import WorkerKey
 from tokenbroker_client.testing.fake_session import FakeSession
-from tokenbroker_client.testing.fake_state import FakeLease, FakeState, FakeToken, Refusal, SeenAck
+from tokenbroker_client.testing.fake_state import FakeLease, FakeState, FakeToken, Refusal, SeenAck, SeenReport
 from tokenbroker_client.transcript import enrolment_transcript
 from tokenbroker_client.wire import (
     CONNECT_PATH,
@@ -31,6 +31,7 @@ from tokenbroker_client.wire import (
     Goaway,
     LiveLease,
     Renewed,
+    ReportEvent,
     Revoked,
     unb64,
 )
@@ -244,6 +245,11 @@ class FakeBroker:
         return list(self._state.acks)
 
     @property
+    def reports(self) -> list[SeenReport]:
+        """Every report, in order."""
+        return list(self._state.reports)
+
+    @property
     def requests(self) -> list[str]:
         """The type name of every frame after a handshake, in order."""
         return list(self._state.requests)
@@ -275,6 +281,16 @@ class FakeBroker:
                         return ack
                 self._state.acked.clear()
                 await self._state.acked.wait()
+
+    async def wait_for_report(self, token: str, event: ReportEvent, *, within_s: float = 5.0) -> SeenReport:
+        """Wait for such a report, and return it. Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            while True:
+                for report in self._state.reports:
+                    if (report.token, report.event) == (token, event):
+                        return report
+                self._state.reported.clear()
+                await self._state.reported.wait()
 
     async def wait_for_session(self, *, within_s: float = 5.0) -> None:
         """Wait until a worker is connected. Raises TimeoutError."""

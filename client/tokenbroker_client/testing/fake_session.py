@@ -32,6 +32,7 @@ from tokenbroker_client.wire import (
     Released,
     Renew,
     Renewed,
+    Report,
     Resume,
     Resumed,
     Rotated,
@@ -174,6 +175,9 @@ class FakeSession:
         self._state.requests.append(type(frame).__name__)
         if isinstance(frame, Ack):
             self._state.saw(frame, worker=self.worker)
+            return
+        if isinstance(frame, Report):
+            self._state.heard(frame, worker=self.worker)
             return
         await self._state.answering.wait()
         answers: dict[type[ClientFrame], Callable[[ClientFrame], Awaitable[None]]] = {

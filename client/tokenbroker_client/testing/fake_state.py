@@ -15,6 +15,8 @@ from tokenbroker_client.wire import (
     GoneCode,
     Granted,
     LeaseRequest,
+    Report,
+    ReportEvent,
     Rotated,
     Stage,
     encode_value,
@@ -66,6 +68,18 @@ class SeenAck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenReport:
+    """A report as it came."""
+
+    worker: str
+    token: str
+    lease: str
+    event: ReportEvent
+    version: int | None
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """An answer that a test ordered in place of a grant."""
 
@@ -90,10 +104,12 @@ class FakeState:
     refusals: list[Refusal] = field(default_factory=list)
     codes: dict[str, str] = field(default_factory=dict)
     acks: list[SeenAck] = field(default_factory=list)
+    reports: list[SeenReport] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     limit_at: float = math.inf
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     acked: asyncio.Event = field(default_factory=asyncio.Event)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
 
     def grant(self, request: LeaseRequest, *, worker: str, session: str) -> Granted | Refusal:
         """Decide a lease request, and enter the lease."""
@@ -185,6 +201,21 @@ class FakeState:
             )
         )
         self.acked.set()
+
+    def heard(self, report: Report, *, worker: str) -> None:
+        """Enter a report."""
+        lease = self.leases.get(report.lease)
+        self.reports.append(
+            SeenReport(
+                worker=worker,
+                token=lease.token if lease is not None else "",
+                lease=report.lease,
+                event=report.event,
+                version=report.version,
+                retry_after_s=report.retry_after_s,
+            )
+        )
+        self.reported.set()
 
     def _held(self, token: str, session: str, stage: Stage) -> FakeLease | None:
         for lease in self.leases.values():

@@ -14,6 +14,7 @@ from tokenbroker_client.wire.bounds import (
     IN_FLIGHT_MAX,
     LEASES_PER_FRAME_MAX,
     NAME_SEGMENT,
+    RETRY_AFTER_S_MAX,
     SUBPROTOCOL,
     TOKEN_NAME_PATTERN,
     TTL_S_MAX,
@@ -31,6 +32,7 @@ from tokenbroker_client.wire.client_frames import (
     Prove,
     Release,
     Renew,
+    Report,
     Resume,
 )
 from tokenbroker_client.wire.codec import (
@@ -48,6 +50,7 @@ from tokenbroker_client.wire.codes import (
     Encoding,
     ErrorCode,
     GoneCode,
+    ReportEvent,
     Stage,
 )
 from tokenbroker_client.wire.errors import BadEncoding, BadFrame, WireError
@@ -79,6 +82,7 @@ __all__ = [
     "IN_FLIGHT_MAX",
     "LEASES_PER_FRAME_MAX",
     "NAME_SEGMENT",
+    "RETRY_AFTER_S_MAX",
     "SERVER_FRAMES",
     "SUBPROTOCOL",
     "TOKEN_NAME_PATTERN",
@@ -109,6 +113,8 @@ __all__ = [
     "Released",
     "Renew",
     "Renewed",
+    "Report",
+    "ReportEvent",
     "Resume",
     "Resumed",
     "Revoked",

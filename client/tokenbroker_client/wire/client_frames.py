@@ -17,13 +17,14 @@ from tokenbroker_client.wire.bounds import (
     Label,
     LeaseId,
     LeaseIdSaid,
+    Pause,
     RequestId,
     TokenName,
     TtlAsked,
     Version,
     WorkerName,
 )
-from tokenbroker_client.wire.codes import AckStatus, AuthMethod, Stage
+from tokenbroker_client.wire.codes import AckStatus, AuthMethod, ReportEvent, Stage
 
 
 class ClientStruct(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -100,4 +101,13 @@ class Ack(ClientStruct, frozen=True, tag="ack"):
     detail: Detail | None = None
 
 
-ClientFrame = Hello | Prove | LeaseRequest | Renew | Release | Resume | Ack
+class Report(ClientStruct, frozen=True, tag="report"):
+    """Say how a value did upstream: of `version`, or of the one that was sent last."""
+
+    lease: LeaseId
+    event: ReportEvent
+    version: Version | None = None
+    retry_after_s: Pause | None = None
+
+
+ClientFrame = Hello | Prove | LeaseRequest | Renew | Release | Resume | Ack | Report

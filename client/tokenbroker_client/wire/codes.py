@@ -64,6 +64,14 @@ class AckStatus(StrEnum):
     WIPED = "wiped"
 
 
+class ReportEvent(StrEnum):
+    """What became of a value upstream."""
+
+    REJECTED = "rejected"
+    RATE_LIMITED = "rate_limited"
+    OK = "ok"
+
+
 class Stage(StrEnum):
     """Which version of a token a lease follows."""
 

@@ -144,6 +144,7 @@ CREATE TABLE tokenbroker."lease" (
   "wiped_at" bigint,
   "prune_at" bigint,
   "stage" text COLLATE "C" NOT NULL,
+  "report" text COLLATE "C",
   PRIMARY KEY ("lease")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "lease.due_at" ON tokenbroker."lease" ("due_at", "lease")

@@ -132,6 +132,7 @@ CREATE TABLE "lease" (
   "wiped_at" INTEGER,
   "prune_at" INTEGER,
   "stage" TEXT NOT NULL,
+  "report" TEXT,
   PRIMARY KEY ("lease")
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX "lease.due_at" ON "lease" ("due_at", "lease")
