@@ -250,3 +250,23 @@ async def test_warming_reads_all_there_is_up_to_the_bound(storage: Paused) -> No
     small = heads_of(storage, bound=2)
     await small.warm(pause=pause)
     assert len(small.known) == 2
+
+
+async def test_both_live_versions_are_kept_and_counted(storage: Paused) -> None:
+    """The previous version is there for leases of it, and its bytes are held against the bound."""
+    both = [token("both", 2, previous=1), version("both", 1), version("both", 2)]
+    await storage.commit(Commit(inserts=both))
+    heads = heads_of(storage)
+    await heads.load(["both"])
+    head = heads.known["both"]
+    assert head is not None
+    found = [head.leasable(stage) for stage in ("current", "previous")]
+    assert [each and each.version for each in found] == [2, 1]
+    assert heads._bytes == 2 * len(b"sealed")
+
+
+async def test_a_missing_previous_version_is_tampering(storage: Paused) -> None:
+    """A row that names a version that is not there was not written so by this cluster."""
+    await storage.commit(Commit(inserts=[token("both", 2, previous=1), version("both", 2)]))
+    with pytest.raises(Tampered, match="previous version 1 is missing"):
+        await heads_of(storage).load(["both"])
