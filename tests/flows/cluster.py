@@ -95,7 +95,7 @@ class Cluster:
 
     async def ready(self, name: str) -> dict[str, str]:
         """What /readyz of a replica says, by check; `ready` is its status."""
-        status, answer = await self.ask("GET", "/readyz", of=name)
+        status, answer = await self.ask("GET", "/readyz", of=name, within_s=30)
         return {**answer["checks"], "ready": str(status)}
 
     async def taken_over(self, dead: str, within_s: float) -> None:
