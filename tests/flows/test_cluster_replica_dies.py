@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-SERVED_S = 15.0
+SERVED_S = 30.0
 """As docs/explain/failure-modes.md says, with everybody served by the replica that is left."""
+SERVED_BESIDE_FROZEN_S = 60.0
+"""The same; who finds the frozen one waits for it in vain first."""
 FROZEN_S = 10.0
 
 
@@ -44,11 +46,11 @@ async def test_a_frozen_replica(
             stopwatch.start()
             await crew.let_go(crew.at("two")[0], of="one")
             await crew.served(frozen)
-            stopwatch.stop("everybody is served after a replica froze", bound_s=SERVED_S)
+            stopwatch.stop("everybody is served after a replica froze", bound_s=SERVED_BESIDE_FROZEN_S)
             await asyncio.sleep(max(0.0, frozen + FROZEN_S - time.monotonic()))
             cluster.thaw("two")
             stopwatch.start()
-            await cluster.until_ready("two", within_s=30)
-            stopwatch.stop("the frozen replica is ready again", bound_s=10.0)
+            await cluster.until_ready("two", within_s=60)
+            stopwatch.stop("the frozen replica is ready again", bound_s=30.0)
             await crew.served(time.monotonic())
         await reckon(crew)
