@@ -146,7 +146,7 @@ async def test_unknown_types_never_end_a_session(house: Any, welcomed: Any) -> N
     """A later client may say more than this broker understands, as often as it likes."""
     async with welcomed(house) as worker:
         for _ in range(5):
-            await worker.text('{"type":"report","lease":"x","event":"ok"}')
+            await worker.text('{"type":"dance","lease":"x","event":"ok"}')
             assert (await worker.receive())["code"] == "bad_request"
         assert (await worker.ask("lease", token="github/ci"))["type"] == "granted"
 
