@@ -22,6 +22,7 @@ import aiohttp
 from broker.clock import SystemClock
 
 PATIENCE_S = 5.0
+"""For a handshake, and for each answer."""
 PAUSE_S, PAUSE_MAX_S = 0.2, 3.2
 """Between two attempts at a connection: it doubles, and up to half of it is left to chance, as clients do."""
 TURN_S = 0.05
@@ -113,7 +114,7 @@ class Member:
     async def _resume(self, wire: Any) -> None:
         while self.hands:
             stated = [{"lease": lease, "version": version} for lease, version in self.hands.values()]
-            answer = await wire.ask("resume", leases=stated)
+            answer = await self._ask(wire, "resume", leases=stated)
             if answer["type"] == "error":
                 await self._refused(answer)
                 continue
@@ -132,7 +133,7 @@ class Member:
 
     async def _turn(self, wire: Any) -> None:
         for token in {secrets.choice(self._tokens) for _ in range(4)}:
-            answer = await wire.ask("lease", token=token)
+            answer = await self._ask(wire, "lease", token=token)
             if answer["type"] == "error":
                 await self._refused(answer)
                 break
@@ -143,8 +144,13 @@ class Member:
             token = secrets.choice(list(self.hands))
             # Once it is asked for, it may be released whether or not the answer arrives.
             lease, _ = self.hands.pop(token)
-            answer = await wire.ask("release", leases=[lease])
+            answer = await self._ask(wire, "release", leases=[lease])
             self._diary.released.update(answer.get("leases", ()))
+
+    async def _ask(self, wire: Any, kind: str, **fields: Any) -> Any:
+        """The answer. TimeoutError: none came, so another replica is tried."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await wire.ask(kind, **fields)
 
     async def _pushed(self, wire: Any, frame: Any) -> None:
         if frame["type"] == "rotated":
