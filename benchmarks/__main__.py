@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.key_cache import brown_out, cold_start
 from benchmarks.measures import Figure, idle_session, lease_cost, opening, start_up
 from benchmarks.replica_leases import replica_leases
+from benchmarks.restart_storm import restart_storm
 from broker.cli.logs import configure_logs
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -24,6 +25,7 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
     figures += idle_session(folder, connections=500 if quick else 2000)
     figures += opening()
     figures += replica_leases(folder, rounds=1 if quick else 7, requests=100 if quick else 400)
+    figures += restart_storm(folder, workers=100 if quick else 5000, pause_max_s=2.0 if quick else 30.0)
     figures += cold_start(folder)
     figures += brown_out(folder, rounds=1 if quick else 7, requests=50 if quick else 300)
     return figures + start_up(folder, tokens=100_000, leases=100_000)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,14 @@ class Child:
 
 
 @contextmanager
-def child(*arguments: str) -> Iterator[Child]:
-    """Run `python -m ARGUMENTS`; its first line on standard output ends with its URL. Stopped by SIGTERM."""
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True)
+def child(*arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """Run `python -m ARGUMENTS`; its first line on standard output ends with its URL. Stopped by SIGTERM.
+
+    environ: what its environment has besides ours.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})}
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
