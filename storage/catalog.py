@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from storage.errors import Unreachable
 from storage.port import Loading, Storage
@@ -25,6 +26,14 @@ Load = Callable[[str, str], AbstractAsyncContextManager[Loading]]
 def adapters(group: str = GROUP) -> Mapping[str, EntryPoint]:
     """The installed adapters by URL scheme; none of them is imported yet."""
     return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def shown_url(url: str) -> str:
+    """The URL as people, programs and logs may see it: without a password, and without options."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    shown = parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query="", fragment="").geturl()
+    return shown if parts.netloc else url.partition("?")[0]
 
 
 def open_storage(url: str) -> AbstractAsyncContextManager[Storage]:

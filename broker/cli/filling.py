@@ -1,22 +1,14 @@
-"""What `migrate` and `restore` show alike: how far a copy has come, and what a database is called."""
+"""What `migrate` and `restore` show alike: how far a copy has come."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from broker.moving.filling import Progress as Shown
-
-
-def shown_url(url: str) -> str:
-    """The URL without a password, for people and programs to read."""
-    netloc = urlsplit(url).netloc
-    user, at, hosts = netloc.rpartition("@")
-    return url.replace(netloc, f"{user.partition(':')[0]}{at}{hosts}", 1)
 
 
 @contextmanager

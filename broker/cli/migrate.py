@@ -12,7 +12,7 @@ import uvloop
 
 from broker.cli.core_dumps import forbid_core_dumps
 from broker.cli.failures import VERIFICATION_FAILED, CommandFailed
-from broker.cli.filling import progress_bar, shown_url
+from broker.cli.filling import progress_bar
 from broker.cli.logs import configure_logs
 from broker.cli.operating import example
 from broker.cli.options import Config, DataDir, Json
@@ -23,7 +23,7 @@ from broker.moving.filling import Filled, fill
 from broker.moving.proving import Proof, open_prover
 from broker.settings import Settings, load_settings
 from broker.setup.layout import layout_of
-from storage.catalog import open_storage
+from storage.catalog import open_storage, shown_url
 from storage.records import RootRecord
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)

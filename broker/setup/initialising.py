@@ -23,7 +23,7 @@ from broker.setup.layout import Layout, clear_remains, make_folder
 from kms.catalog import open_kms
 from kms.errors import KmsError
 from kms.port import Kms
-from storage.catalog import open_storage
+from storage.catalog import open_storage, shown_url
 from storage.records import RootRecord
 
 
@@ -104,7 +104,9 @@ async def _found(layout: Layout, settings: Settings, clock: Clock) -> list[Step]
             )
     told = [Step(what="key file", said=f"{path}: made; back it up apart from the database") for path in files.made]
     told += [Step(what="key file", said=f"{path}: there already") for path in files.there]
-    told.append(Step(what="database", said=f"{settings.storage.url}: {'there already' if founded else 'made'}"))
+    told.append(
+        Step(what="database", said=f"{shown_url(settings.storage.url)}: {'there already' if founded else 'made'}")
+    )
     told.append(Step(what="cluster", said=f"{cluster_id}: {'founded' if made else 'there already'}"))
     return told
 

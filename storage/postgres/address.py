@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from storage.catalog import shown_url
 from storage.errors import Unreachable
 
 POOL_MAX = 10
@@ -75,7 +76,7 @@ def parse_address(url: str, *, statement_s: float) -> Address:
             "idle_in_transaction_session_timeout": "10000",
         }
     return Address(
-        shown=_shown(url),
+        shown=shown_url(url),
         pooled=pooled,
         pool_max=_number(options, "pool_max", POOL_MAX),
         places=places,
@@ -91,12 +92,6 @@ def parse_address(url: str, *, statement_s: float) -> Address:
             "server_settings": server,
         },
     )
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
 
 
 def _places(netloc: str, options: Mapping[str, str]) -> tuple[Place, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.catalog import adapters, open_storage
+from storage.catalog import adapters, open_storage, shown_url
 from storage.errors import Refused, Unreachable
 from storage.port import Commit
 from storage.records import LeaseRecord
@@ -34,6 +34,20 @@ def test_a_refused_url_is_not_repeated() -> None:
     with pytest.raises(Unreachable) as refusal:
         open_storage("oracle://scott:tiger@db/broker")
     assert "tiger" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://tb:canary@db1,db2:5433/broker?passfile=/canary", "postgresql://tb@db1,db2:5433/broker"),
+        ("postgresql://tb@[::1]/broker", "postgresql://tb@[::1]/broker"),
+        ("sqlite:////var/lib/tokenbroker/broker.db", "sqlite:////var/lib/tokenbroker/broker.db"),
+        ("memory:canvas", "memory:canvas"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    """What people and programs are told of a database names it, and holds no secret."""
+    assert shown_url(url) == shown
 
 
 def test_sqlite_and_memory_are_installed() -> None:
