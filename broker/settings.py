@@ -78,7 +78,9 @@ class Server(Section):
 class StorageSection(Section):
     """[storage]"""
 
-    url: str = Field(default="", description="`sqlite:////PATH`, or `postgresql://USER@HOST/DATABASE`; for tests `memory:NAME`.")
+    url: str = Field(
+        default="", description="`sqlite:////PATH`, or `postgresql://USER@HOST/DATABASE`; for tests `memory:NAME`."
+    )
     scratch: Path | None = Field(
         default=None, description="Where backups and exports are prepared; default: beside the SQLite file."
     )
