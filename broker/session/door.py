@@ -101,7 +101,10 @@ class Door:
             autoping=False,  # or a flood of pings would be answered without a pause for others
             decode_text=False,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:
+            return socket  # whoever asked has hung up meanwhile, as many do when thousands come back at once
         source = request.remote or ""
         if self._settings.by_source and self._attempts.barred(source):
             await _turn_away(socket, b"", CloseCode.TOO_MANY)
