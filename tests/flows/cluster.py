@@ -98,12 +98,12 @@ class Cluster:
         status, answer = await self.ask("GET", "/readyz", of=name, within_s=30)
         return {**answer["checks"], "ready": str(status)}
 
-    async def taken_over(self, dead: str, within_s: float) -> None:
-        """Return when the others have found a replica dead, and closed its sessions."""
+    async def until_listed(self, name: str, *, of: str, there: bool, within_s: float = 40.0) -> None:
+        """Return when a replica knows of another one, or has closed the sessions of a dead one and forgotten it."""
         async with asyncio.timeout(within_s):
             while True:
-                listed = (await self.must("GET", "/v1/status"))["replicas"]
-                if dead not in {row["instance"] for row in listed}:
+                listed = (await self.must("GET", "/v1/status", of=of))["replicas"]
+                if (name in {row["instance"] for row in listed}) is there:
                     return
                 await asyncio.sleep(0.2)
 
