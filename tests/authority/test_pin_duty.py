@@ -12,6 +12,7 @@ from broker.audit.lookback import look_back
 from broker.audit.note import Verifier
 from broker.authority.errors import TableRolledBack
 from broker.doctor.examining import _authority
+from broker.settings import Settings
 from broker.vault.root import open_root
 from kms.catalog import open_kms
 from storage.records import RootRecord
@@ -177,8 +178,10 @@ async def test_the_doctor_says_so_before_a_start_does(installation: Any, worker:
     async with installation.open() as storage, open_kms(key) as kms:
         record = await storage.get(RootRecord, ("root",))
         root = await open_root(record=record, kms=[kms], expected_cluster_id=installation.cluster_id)
-        assert (await _authority(storage, root, installation.clock)).state == "ok"
+        settings = Settings.model_validate({"kms": {"keys": [key]}})
+        before = [finding async for finding in _authority(storage, root, settings, [kms], installation.clock)]
+        assert [finding.state for finding in before] == ["ok"] * len(before)
         installation.put_back("worker", kept)
-        finding = await _authority(storage, root, installation.clock)
+        [finding] = [finding async for finding in _authority(storage, root, settings, [kms], installation.clock)]
     assert finding.state == "failed"
     assert finding.said.startswith("table worker was put back: it is at revision 1, and entry ")
