@@ -140,12 +140,6 @@ def tcp_proxies() -> ModuleType:
     return _part("tcp_proxy")
 
 
-@pytest.fixture(scope="session")
-def tcp_proxies() -> ModuleType:
-    """The module `parts/tcp_proxy.py`: a network that can be cut, frozen and pointed elsewhere."""
-    return _part("tcp_proxy")
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was left out, and why, where nobody can miss it."""
