@@ -22,6 +22,8 @@ GROUP_CALLS_MAX = 512
 GROUP_ITEMS_MAX = 8192
 """A group ends before it would exceed these; a single call of more items is a group by itself."""
 
+CUT_SHORT = "storage is closing; the commit may or may not exist"
+
 Submit = Callable[[Sequence[Work]], "asyncio.Future[list[Outcome]]"]
 
 
@@ -87,8 +89,8 @@ class Committer:
             return
         try:
             job = self._submit([call.work for call in self._group])
-        except ValueError:
-            # Closing was cut short and the connection is gone; nobody shall wait for it.
+        except (ValueError, RuntimeError):
+            # Closing was cut short and who submits is gone (a thread, a group of tasks); nobody shall wait for it.
             for call in self._group:
                 _resolve(call, Unavailable("storage is closed"))
             self._begin()
@@ -116,7 +118,8 @@ class Committer:
         if self._overdue is not None:
             self._overdue.cancel()
         group, self._group = self._group, []
-        error = job.exception()
+        # Cancelled: the adapter is being torn down. Who waits is told, or closing would wait for ever.
+        error = Unavailable(CUT_SHORT) if job.cancelled() else job.exception()
         if error is None:
             outcomes = job.result()
             newest = max((done.position for done in outcomes if isinstance(done, Committed)), default=0)
