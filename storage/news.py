@@ -14,6 +14,7 @@ class News:
 
     def __init__(self) -> None:
         self._newest = 0
+        self._hints = 0
         self._changed = asyncio.Event()
 
     def announce(self, position: int) -> None:
@@ -23,12 +24,22 @@ class News:
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def hint(self, position: int) -> None:
+        """Wake who waits now, once. Remembered is nothing: whoever says so may not be able to know."""
+        if position > self._newest:
+            self._hints += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
+
     async def wait(self, after: int, timeout_s: float, position: Callable[[], Awaitable[int]]) -> None:
-        """Return once a position behind `after` is known, from here or by asking `position`, or after `timeout_s`."""
+        """Return once a position behind `after` is known, from here or by asking `position`, or after `timeout_s`.
+
+        A hint makes it return as well.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 while self._newest <= after:
-                    changed = self._changed
+                    changed, hints = self._changed, self._hints
                     self.announce(await position())
                     if self._newest > after:
                         return
@@ -37,5 +48,7 @@ class News:
                             await changed.wait()
                     except TimeoutError:
                         continue
+                    if hints != self._hints:
+                        return
         except TimeoutError:
             return

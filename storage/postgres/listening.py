@@ -40,6 +40,9 @@ async def _listen_once(connector: Connector, news: News) -> None:
 
 
 def _heard(news: News, text: str) -> None:
-    """Believe a position only as far as it wakes somebody early, who then reads what is there."""
+    """Believe a position only as far as it wakes somebody early, who then reads what is there.
+
+    Whoever may connect to the database may notify, too.
+    """
     if text.isascii() and text.isdecimal() and len(text) <= 18:
-        news.announce(int(text))
+        news.hint(int(text))
