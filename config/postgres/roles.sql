@@ -14,6 +14,8 @@
 
 \set ON_ERROR_STOP on
 BEGIN;
+-- No function that somebody has put into this database is taken for one of PostgreSQL's.
+SET LOCAL search_path = pg_catalog;
 
 SELECT format('CREATE ROLE %I LOGIN', name)
   FROM unnest(ARRAY['tokenbroker_migrator', 'tokenbroker_broker', 'tokenbroker_auditor']) AS name
@@ -47,7 +49,16 @@ SELECT format('ALTER TABLE tokenbroker.%I OWNER TO tokenbroker_migrator', tablen
 SELECT format('ALTER FUNCTION %s OWNER TO tokenbroker_migrator', oid::regprocedure)
   FROM pg_proc WHERE pronamespace = 'tokenbroker'::regnamespace
 \gexec
-SELECT 'SELECT tokenbroker.give_rights()' WHERE to_regprocedure('tokenbroker.give_rights()') IS NOT NULL
-\gexec
+-- The migrator may have changed give_rights, so it runs with the migrator's rights and not with those of the superuser
+-- who runs this: inside a function like this one, nothing can change the role back.
+CREATE FUNCTION pg_temp.give_rights() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+  IF to_regprocedure('tokenbroker.give_rights()') IS NOT NULL THEN
+    PERFORM tokenbroker.give_rights();
+  END IF;
+END $$;
+ALTER FUNCTION pg_temp.give_rights() OWNER TO tokenbroker_migrator;
+SELECT pg_temp.give_rights();
+DROP FUNCTION pg_temp.give_rights();
 
 COMMIT;

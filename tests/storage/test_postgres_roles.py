@@ -146,6 +146,21 @@ async def test_roles_can_be_given_to_a_database_in_use(postgres: Any) -> None:
     assert _migrate(postgres.url(name, user="tokenbroker_migrator")).stdout == f"schema {NEWEST} already\n"
 
 
+def test_the_migrator_gains_nothing_from_who_runs_the_script(postgres: Any) -> None:
+    """A superuser who runs roles.sql again lends his rights to no function of the schema's owner."""
+    name = _migrated(postgres)
+    trap = (
+        "CREATE OR REPLACE FUNCTION tokenbroker.give_rights() RETURNS void LANGUAGE plpgsql AS "
+        "$$ BEGIN {} ALTER ROLE tokenbroker_migrator SUPERUSER; END $$"
+    )
+    for first in ("", "RESET ROLE;", "SET ROLE postgres;", "SET SESSION AUTHORIZATION postgres;"):
+        postgres.sql(name, trap.format(first), user="tokenbroker_migrator")
+        with pytest.raises(subprocess.CalledProcessError):
+            postgres.give_roles(name)
+        asked = "SELECT rolsuper FROM pg_roles WHERE rolname = 'tokenbroker_migrator'"
+        assert postgres.sql(name, asked) == "f"
+
+
 @pytest.mark.parametrize(("setting", "value"), [("statement_timeout", "5s"), ("lock_timeout", "2500ms")])
 def test_the_broker_roles_bounds_need_no_client(setting: str, value: str, postgres: Any, database: str) -> None:
     """Timeouts belong to the role, so that they hold behind PgBouncer."""
