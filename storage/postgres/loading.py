@@ -52,7 +52,9 @@ SELECT logs.log, last.next FROM logs CROSS JOIN LATERAL (
 
 
 class PostgresLoading(PostgresStorage):
-    """`storage.port.Loading` on one PostgreSQL database. Made by `load_postgres`."""
+    """`storage.port.Loading` on one PostgreSQL database. Made by `load_postgres`. source: what the mark must say."""
+
+    source = ""
 
     async def load(self, records: Sequence[Record]) -> None:
         """See the port."""
@@ -63,7 +65,7 @@ class PostgresLoading(PostgresStorage):
         """See the port."""
         for table in _TABLES:  # or the first queries would be planned for empty tables
             await self._connections.run(partial(_analyze, table))
-        await self._connections.run(partial(_finish, position), unknown="; run it again")
+        await self._connections.run(partial(_finish, position, escaped(self.source)), unknown="; run it again")
 
 
 @asynccontextmanager
@@ -79,6 +81,7 @@ async def load_postgres(url: str, source: str) -> AsyncIterator[PostgresLoading]
         _alone(Connector(address), address.shown),
         opened(PostgresLoading, url, prepare=partial(_begin, source=source), answer_s=ANSWER_S) as loading,
     ):
+        loading.source = source
         yield loading
 
 
@@ -128,8 +131,12 @@ async def _analyze(table: str, connection: Any) -> None:
     await connection.execute(f"ANALYZE {table}")
 
 
-async def _finish(position: int, connection: Any) -> None:
+async def _finish(position: int, source: str, connection: Any) -> None:
     async with connection.transaction():
+        # The lock on filling ends with its connection, which a network may cut unseen; then somebody else has begun.
+        await connection.execute("LOCK TABLE tokenbroker.loading")
+        if await connection.fetchval("SELECT source FROM tokenbroker.loading") != source:
+            raise Refused("somebody else has begun to fill this database meanwhile; it stays closed")
         await connection.execute("DELETE FROM tokenbroker.audit_head")
         await connection.execute(_HEADS)
         await connection.execute("UPDATE tokenbroker.feed_head SET position = $1", position)
