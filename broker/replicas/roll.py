@@ -44,6 +44,12 @@ class NameTaken(StartRefused):
     code = "name_taken"
 
 
+class DatabaseWentBack(StartRefused):
+    """The database has lost commits that it had acknowledged; start this process again, so that it forgets them too."""
+
+    code = "database_went_back"
+
+
 @dataclass(slots=True)
 class _Seen:
     """A row as it stands, and over how many beats it has."""
@@ -65,7 +71,7 @@ class Roll:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
         self.record = record
-        self.skew = Skew()
+        self.skew = Skew(clock)
         self.lapses = 0
         self.known: tuple[ReplicaRecord, ...] = (record,)
 
@@ -84,6 +90,7 @@ class Roll:
 
         position: up to where the feed is read. lapsed: others have closed this replica's sessions on record, so their
         connections must go. NameTaken: another process has this replica's name now, so this one must end.
+        DatabaseWentBack: what is in memory was read from commits that are gone.
         """
         assert self._shared is not None, "nobody else can be there"
         well = True
@@ -130,9 +137,17 @@ class Roll:
         found = await self._storage.get(ReplicaRecord, self.record.key)
         if found is not None and found.life != self.record.life:
             raise _taken(self.record.instance)
+        if found is not None and found.rev < self.record.rev:
+            raise DatabaseWentBack(
+                f"the database has lost what it had acknowledged to {self.record.instance!r}: a standby that was "
+                "behind was promoted, or a backup was put in its place; start again, to serve what is there"
+            )
         ended = found is None or found.ended_at is not None
         if found is None:
-            record = msgspec.structs.replace(self.record, rev=1, seen_at=self._clock.now(), position=position)
+            # Revisions never repeat, or a process of this name that stood still might take this row for its own.
+            record = msgspec.structs.replace(
+                self.record, rev=self.record.rev + 1, seen_at=self._clock.now(), position=position
+            )
             await self._storage.commit(Commit(inserts=[record]))
             self.record = record
         else:

@@ -1,7 +1,7 @@
 """Whether this replica's clock agrees with the database's, which all replicas share.
 
 Leases are records of instants, so replicas must agree on the time to within what is allowed for here. Measuring is
-`roll`'s, once with each beat.
+`roll`'s, once with each beat. A clock that is set in between shows at once, by the one that nobody can set.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+
+from broker.clock import Clock
 
 log = structlog.get_logger()
 
@@ -22,18 +24,23 @@ REFUSE_S: Final = 5.0
 class Skew:
     """The newest measurement: `seconds` is how far this clock is ahead of the database's; 0 until there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = self._started()
         self.seconds = 0.0
         self._told = 0.0
 
     @property
     def trouble(self) -> str:
         """Why new grants must be refused, or ""."""
-        if abs(self.seconds) < REFUSE_S:
+        jumped_s = self._started() - self._start
+        # Less than that is what clocks do while they are set with care; the next measurement knows it better.
+        ahead_s = self.seconds + (jumped_s if abs(jumped_s) >= WARN_S else 0.0)
+        if abs(ahead_s) < REFUSE_S:
             return ""
-        where = "ahead of" if self.seconds > 0 else "behind"
+        where = "ahead of" if ahead_s > 0 else "behind"
         return (
-            f"this replica's clock is {abs(self.seconds):.1f} s {where} the database's; new grants are refused until "
+            f"this replica's clock is {abs(ahead_s):.1f} s {where} the database's; new grants are refused until "
             f"it is within {REFUSE_S:g} s"
         )
 
@@ -45,7 +52,12 @@ class Skew:
         ahead_s = (own - timedelta(seconds=took_s / 2) - database).total_seconds()
         certain_s = max(0.0, abs(ahead_s) - took_s / 2)
         self.seconds = certain_s if ahead_s > 0 else -certain_s
+        self._start = self._started()
         self._tell()
+
+    def _started(self) -> float:
+        """What the clock shows for the zero of monotonic time: it changes when the clock is set."""
+        return self._clock.now().timestamp() - self._clock.monotonic()
 
     def _tell(self) -> None:
         """Say it once for each of the two bounds that is crossed, and once when all is well again."""

@@ -32,25 +32,25 @@ def measured(skew: Skew, ahead_s: float, took_s: float = 0.0) -> Skew:
 @pytest.mark.parametrize("ahead_s", [4.9, -4.9, 0.0, WARN_S])
 def test_a_small_skew_stops_nothing(ahead_s: float) -> None:
     """Below the bound grants go on."""
-    assert measured(Skew(), ahead_s).trouble == ""
+    assert measured(Skew(SystemClock()), ahead_s).trouble == ""
 
 
 @pytest.mark.parametrize(("ahead_s", "where"), [(REFUSE_S, "ahead of"), (-REFUSE_S, "behind"), (3600.0, "ahead of")])
 def test_a_large_skew_is_trouble(ahead_s: float, where: str) -> None:
     """At the bound new grants are refused, with how much and which way."""
-    assert f"{abs(ahead_s):.1f} s {where} the database's" in measured(Skew(), ahead_s).trouble
+    assert f"{abs(ahead_s):.1f} s {where} the database's" in measured(Skew(SystemClock()), ahead_s).trouble
 
 
 def test_a_slow_answer_is_no_skew() -> None:
     """The database may have read its clock at any time while the question was on its way."""
-    assert measured(Skew(), 10.0, took_s=10.0).seconds == 0.0
-    assert measured(Skew(), 0.0, took_s=10.0).seconds == 0.0
-    assert measured(Skew(), 12.0, took_s=4.0).seconds == 8.0
+    assert measured(Skew(SystemClock()), 10.0, took_s=10.0).seconds == 0.0
+    assert measured(Skew(SystemClock()), 0.0, took_s=10.0).seconds == 0.0
+    assert measured(Skew(SystemClock()), 12.0, took_s=4.0).seconds == 8.0
 
 
 def test_each_bound_is_told_once() -> None:
     """Crossing one says so, staying beyond it does not, and getting well is told."""
-    skew = Skew()
+    skew = Skew(SystemClock())
     with capture_logs() as told:
         for ahead_s in (0.1, 0.6, 0.7, -6.0, -6.0, 0.6, 0.0, 0.0):
             measured(skew, ahead_s)
@@ -68,5 +68,16 @@ async def test_it_is_known_from_the_start_and_mends_itself(enter: Any, until: An
     one = await enter("one", clock=clock)
     assert -21.0 < one.roll.skew.seconds < -19.0
     clock.ahead_s = 0.0
-    await until(lambda: one.roll.skew.trouble == "")
-    assert abs(one.roll.skew.seconds) < WARN_S
+    await until(lambda: abs(one.roll.skew.seconds) < WARN_S)
+    assert one.roll.skew.trouble == ""
+
+
+@pytest.mark.parametrize(("ahead_s", "where"), [(3600.0, "ahead of"), (-3600.0, "behind")])
+def test_a_clock_that_is_set_is_trouble_before_it_is_measured(ahead_s: float, where: str) -> None:
+    """Nothing is granted, and nobody's leases are ended, by an instant that is an hour off, not for one beat."""
+    clock = Wrong(0.0)
+    skew = measured(Skew(clock), 0.0)
+    assert skew.trouble == ""
+    clock.ahead_s = ahead_s
+    assert f"3600.0 s {where} the database's" in skew.trouble
+    assert measured(skew, 0.0).trouble == ""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from broker.clock import SystemClock
-from broker.replicas.roll import NameTaken, on_the_roll, replicas
+from broker.replicas.roll import DatabaseWentBack, NameTaken, on_the_roll, replicas
 from storage.port import Commit, Delete
 from storage.postgres import open_postgres
 from storage.records import ReplicaRecord
@@ -81,6 +81,19 @@ async def test_a_forgotten_replica_enters_itself_again(enter: Any, until: Any) -
     two.thaw()
     await until(lambda: two.lapsed == 1)
     assert not await two.is_dead()
+    again = await two.row()
+    assert again.rev >= row.rev, "a revision that was once written does not come back"
+
+
+async def test_who_finds_an_older_database_ends(enter: Any, postgres: Any, url: str) -> None:
+    """A standby without the newest commits was promoted: what is in memory was read from commits that are gone."""
+    one = await enter("one")
+    one.freeze()
+    row = await one.row()
+    database = url.rpartition("/")[2]
+    postgres.sql(database, f"UPDATE tokenbroker.replica SET rev = {row.rev - 1}")
+    with pytest.raises(DatabaseWentBack, match=r"'one'.*start again"):
+        await one.roll.run(position=lambda: 0, lapsed=lambda: None)
 
 
 async def test_a_beat_that_landed_unconfirmed_is_no_lapse(enter: Any, until: Any) -> None:
