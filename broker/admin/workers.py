@@ -86,7 +86,7 @@ class WorkerAdmin:
         return await self._change(name, "updated", lambda _: checked, actor=actor, if_match=if_match)
 
     async def disable(self, name: str, *, actor: str, if_match: int | None = None) -> WorkerRecord:
-        """Refuse it until it is enabled; its sessions are closed and its leases revoked."""
+        """Refuse it until it is enabled; its sessions are closed, and what they hold is revoked."""
         return await self._change(name, "disabled", lambda _: {"disabled": True}, actor=actor, if_match=if_match)
 
     async def enable(self, name: str, *, actor: str, if_match: int | None = None) -> WorkerRecord:

@@ -112,7 +112,7 @@ async def enable(operator: Operator, name: Name) -> None:
 
 @operated(app, "remove", "tokenbroker worker remove ci-1")
 async def remove(operator: Operator, name: Name) -> None:
-    """Forget a worker: its sessions are closed, its leases revoked."""
+    """Forget a worker: its sessions are closed and what they hold is revoked; leases without a session run out."""
     await operator.client.delete(_path(name))
     operator.out.fact({"worker": name, "removed": True}, f"{name} is removed")
 

@@ -71,7 +71,7 @@ async def remove_worker(services: Services, call: Call[WorkerPath, Nothing, Noth
 
 
 async def disable_worker(services: Services, call: Call[WorkerPath, Nothing, Nothing]) -> Reply:
-    """Disable a worker: its sessions are closed, its leases revoked."""
+    """Disable a worker: its sessions are closed and what they hold is revoked; leases without a session run out."""
     return _worker(await services.workers.disable(call.path.worker, actor=call.actor, if_match=call.if_match))
 
 
