@@ -29,6 +29,8 @@ from kms.private_files import Stamp, read_private, stamp
 if TYPE_CHECKING:
     from pkcs11._pkcs11 import lib as Library  # noqa: N812 - a class
 
+LISTED_MAX = 16
+"""Tokens that a message lists."""
 PIN_BYTES_MAX = 256
 """Longest PIN."""
 
@@ -173,7 +175,10 @@ def _matches(token: Token, uri: Pkcs11Uri) -> bool:
 
 
 def _listed(tokens: list[Token]) -> str:
-    return ", ".join(f"{token.label!r} (serial {token.serial.decode(errors='replace')!r})" for token in tokens[:16])
+    """The first of them, and how many more there are."""
+    shown = [f"{token.label!r} (serial {token.serial.decode(errors='replace')!r})" for token in tokens[:LISTED_MAX]]
+    further = len(tokens) - len(shown)
+    return ", ".join([*shown, f"and {further} more"] if further else shown)
 
 
 def _pin(path: Path) -> str:
