@@ -14,12 +14,14 @@ from storage.bounds import unframe
 from storage.port import Storage
 from storage.records import AuditBlockRecord, LeaseRecord
 from storage.sqlite import open_sqlite
+from storage.sqlite.migrations import NEWEST
 
 WRITE_UNTIL_KILLED = """
 import asyncio, os, sys
 from storage.conformance.samples import lease
 from storage.port import AuditAppend, Commit
 from storage.sqlite import open_sqlite
+from storage.sqlite.migrations import NEWEST
 
 async def write(storage, caller):
     for n in range(10**6):
@@ -49,7 +51,7 @@ async def test_what_was_acknowledged_survives_kill_9(lines: int, database: Path)
         assert set(acknowledged) <= set(found)
         # Those under way at the moment of the kill may be there or not; but at most one for each of the ten callers.
         assert len(found) - len(acknowledged) <= 10
-        assert (await storage.check()).schema == 1
+        assert (await storage.check()).schema == NEWEST
 
 
 async def test_killing_again_and_again_leaves_no_gap(database: Path) -> None:
