@@ -21,7 +21,6 @@ import asyncio, os, sys
 from storage.conformance.samples import lease
 from storage.port import AuditAppend, Commit
 from storage.sqlite import open_sqlite
-from storage.sqlite.migrations import NEWEST
 
 async def write(storage, caller):
     for n in range(10**6):
