@@ -30,8 +30,11 @@ from storage.records import (
     DataKeyRecord,
     EnrolmentRecord,
     GrantRecord,
+    IssuerRecord,
     KeyringRecord,
     ManifestRecord,
+    PoolRecord,
+    RotationPolicyRecord,
     WorkerRecord,
 )
 from storage.table import Key, Record
@@ -70,7 +73,10 @@ class Authority:
         self.data_keys = self._book(DataKeyRecord)
         self.enrolments = self._book(EnrolmentRecord)
         self.grants = self._book(GrantRecord)
+        self.issuers = self._book(IssuerRecord)
         self.keyrings = self._book(KeyringRecord)
+        self.pools = self._book(PoolRecord)
+        self.rotation_policies = self._book(RotationPolicyRecord)
         self.workers = self._book(WorkerRecord)
 
     @property

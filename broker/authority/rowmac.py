@@ -14,10 +14,26 @@ from typing import Final
 import msgspec
 
 from broker.authority.errors import RowForged, row_name
-from storage.records import AUTHORITY, ManifestRecord, TokenRecord, VersionRecord
+from storage.records import (
+    AUTHORITY,
+    IssuedRecord,
+    ManifestRecord,
+    RolloutRecord,
+    RotationRecord,
+    TokenRecord,
+    VersionRecord,
+)
 from storage.table import R, Record
 
-MACED: Final[tuple[type[Record], ...]] = (*AUTHORITY, ManifestRecord, TokenRecord, VersionRecord)
+MACED: Final[tuple[type[Record], ...]] = (
+    *AUTHORITY,
+    IssuedRecord,
+    ManifestRecord,
+    RolloutRecord,
+    RotationRecord,
+    TokenRecord,
+    VersionRecord,
+)
 """Every kind of record that carries a MAC."""
 _FORMAT: Final = b"tokenbroker/row/v1"
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from storage.records.admins import AdminRecord, IdempotencyRecord
 from storage.records.audit import AuditBlockRecord, AuditLogRecord, CheckpointRecord
 from storage.records.grants import GrantRecord
+from storage.records.issuing import IssuedRecord, IssuerRecord
 from storage.records.keys import DataKeyRecord, KeyringRecord, ManifestRecord, RootRecord, WrapRecord
 from storage.records.leases import LeaseRecord, SessionRecord
+from storage.records.pools import MemberRecord, PoolRecord, SeatRecord, TicketRecord
 from storage.records.replicas import ClaimRecord, ReplicaRecord
+from storage.records.rotation import RolloutRecord, RolloutTallyRecord, RotationPolicyRecord, RotationRecord
 from storage.records.tokens import TokenRecord, VersionRecord
+from storage.records.uses import UseRecord
 from storage.records.workers import EnrolmentRecord, WorkerKey, WorkerRecord
 from storage.table import Record
 
@@ -21,7 +25,10 @@ AUTHORITY: tuple[type[Record], ...] = (
     DataKeyRecord,
     EnrolmentRecord,
     GrantRecord,
+    IssuerRecord,
     KeyringRecord,
+    PoolRecord,
+    RotationPolicyRecord,
     WorkerRecord,
 )
 AUDIT: tuple[type[Record], ...] = (AuditBlockRecord, AuditLogRecord, CheckpointRecord)
@@ -31,12 +38,20 @@ ALL: tuple[type[Record], ...] = (
     *AUDIT,
     ClaimRecord,
     IdempotencyRecord,
+    IssuedRecord,
     LeaseRecord,
     ManifestRecord,
+    MemberRecord,
     ReplicaRecord,
+    RolloutRecord,
+    RolloutTallyRecord,
     RootRecord,
+    RotationRecord,
+    SeatRecord,
     SessionRecord,
+    TicketRecord,
     TokenRecord,
+    UseRecord,
     VersionRecord,
 )
 
@@ -53,13 +68,24 @@ __all__ = [
     "EnrolmentRecord",
     "GrantRecord",
     "IdempotencyRecord",
+    "IssuedRecord",
+    "IssuerRecord",
     "KeyringRecord",
     "LeaseRecord",
     "ManifestRecord",
+    "MemberRecord",
+    "PoolRecord",
     "ReplicaRecord",
+    "RolloutRecord",
+    "RolloutTallyRecord",
     "RootRecord",
+    "RotationPolicyRecord",
+    "RotationRecord",
+    "SeatRecord",
     "SessionRecord",
+    "TicketRecord",
     "TokenRecord",
+    "UseRecord",
     "VersionRecord",
     "WorkerKey",
     "WorkerRecord",

@@ -25,12 +25,23 @@ class LeaseReport(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
 
 
+class PastVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that the lease had before, from `since` on. acked_at: when its worker said that it applied it."""
+
+    version: int
+    since: datetime
+    acked_at: datetime | None = None
+
+
 class LeaseRecord(Record, frozen=True, kw_only=True):
     """One worker's right to one token.
 
     due_at equals expires_at while the lease is live and is None afterwards, so that finding what expires costs what
     expires. Ids are time-ordered, so inserts stay at the end of the table; there is no index on token or worker.
-    prune_at is None while live. stage: which version of the token it follows.
+    prune_at is None while live. stage: which version of the token it follows. pushed_at: when its version was pushed;
+    None: it was the answer to a request of its worker, which waits for no acknowledgement. acked_at: when the worker
+    said that it applied it. past: the versions before, oldest first, the oldest of many cut off. member: of the pool,
+    the token whose value it is; empty where the token is no pool.
     """
 
     table: ClassVar[Table] = Table(name="lease", key=("lease",), due=("due_at", "prune_at"))
@@ -56,6 +67,10 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     prune_at: datetime | None = None
     stage: LeaseStage = "current"
     report: LeaseReport | None = None
+    pushed_at: datetime | None = None
+    acked_at: datetime | None = None
+    past: tuple[PastVersion, ...] = ()
+    member: str = ""
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):

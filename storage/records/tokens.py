@@ -8,12 +8,15 @@ from typing import ClassVar, Literal
 from storage.table import Record, Table
 
 Stage = Literal["pending", "current", "previous", "retired", "destroyed"]
+TokenKind = Literal["stored", "issued", "pool"]
 
 
 class TokenRecord(Record, frozen=True, kw_only=True):
     """The head of a named secret. `latest` is the highest number used.
 
-    current, previous: the versions of these stages, 0 while there is none.
+    current, previous: the versions of these stages, 0 while there is none. rollout: the version that is on its way to
+    become current, 0 for none; rollout_share: the part of 10 000 workers that has it. kind: whether its values are
+    versions, are made for each lease (`IssuerRecord`), or are those of other tokens (`PoolRecord`).
     """
 
     table: ClassVar[Table] = Table(name="token", key=("name",))
@@ -28,6 +31,9 @@ class TokenRecord(Record, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     previous: int = 0
+    rollout: int = 0
+    rollout_share: int = 0
+    kind: TokenKind = "stored"
     mac: bytes = b""
 
 

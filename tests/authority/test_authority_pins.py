@@ -12,9 +12,9 @@ from broker.audit.verify import verify_live
 from broker.authority.errors import TableRolledBack
 from broker.errors import StartRefused, Tampered
 from storage.port import Delete
-from storage.records import WorkerRecord
+from storage.records import AUTHORITY, WorkerRecord
 
-ALL = ["admin", "data_key", "enrolment", "grant_", "keyring", "worker"]
+ALL = sorted(kind.table.name for kind in AUTHORITY)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def starts(installation: Any, **options: Any) -> None:
 
 
 async def test_a_fresh_cluster_pins_every_table_before_it_serves(installation: Any) -> None:
-    """The first start passes, and the first thing in its log is where all six tables stood."""
+    """The first start passes, and the first thing in its log is where all authority tables stood."""
     await starts(installation)
     seq, pin = (await installation.pins(1))[0]
     assert seq == 1

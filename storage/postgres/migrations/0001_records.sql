@@ -112,6 +112,44 @@ CREATE TABLE tokenbroker."idempotency" (
   PRIMARY KEY ("admin", "idempotency_key")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "idempotency.expires_at" ON tokenbroker."idempotency" ("expires_at", "admin", "idempotency_key");
+CREATE TABLE tokenbroker."issued" (
+  "rev" bigint NOT NULL,
+  "lease" text COLLATE "C" NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "issuer" text COLLATE "C" NOT NULL,
+  "state" text COLLATE "C" NOT NULL,
+  "handle" text COLLATE "C" NOT NULL,
+  "content_type" text COLLATE "C" NOT NULL,
+  "keyring" text COLLATE "C" NOT NULL,
+  "data_key" text COLLATE "C" NOT NULL,
+  "fmt" bigint NOT NULL,
+  "sealed" bytea NOT NULL,
+  "made_at" bigint NOT NULL,
+  "ends_at" bigint,
+  "due_at" bigint,
+  "attempt" bigint NOT NULL,
+  "error" text COLLATE "C" NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("lease")
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX "issued.token" ON tokenbroker."issued" ("token", "worker", "lease");
+CREATE INDEX "issued.data_key" ON tokenbroker."issued" ("data_key", "lease");
+CREATE INDEX "issued.due_at" ON tokenbroker."issued" ("due_at", "lease")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE tokenbroker."issuer" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "issuer" text COLLATE "C" NOT NULL,
+  "settings" text COLLATE "C" NOT NULL,
+  "credentials" text COLLATE "C" NOT NULL,
+  "leases_max" bigint NOT NULL,
+  "worker_leases_max" bigint NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token")
+);
 CREATE TABLE tokenbroker."keyring" (
   "rev" bigint NOT NULL,
   "name" text COLLATE "C" NOT NULL,
@@ -145,6 +183,10 @@ CREATE TABLE tokenbroker."lease" (
   "prune_at" bigint,
   "stage" text COLLATE "C" NOT NULL,
   "report" text COLLATE "C",
+  "pushed_at" bigint,
+  "acked_at" bigint,
+  "past" text COLLATE "C" NOT NULL,
+  "member" text COLLATE "C" NOT NULL,
   PRIMARY KEY ("lease")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "lease.due_at" ON tokenbroker."lease" ("due_at", "lease")
@@ -159,12 +201,132 @@ CREATE TABLE tokenbroker."manifest" (
   "mac" bytea NOT NULL,
   PRIMARY KEY ("kind")
 );
+CREATE TABLE tokenbroker."member" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "member" text COLLATE "C" NOT NULL,
+  "cool_until" bigint,
+  "quarantined_at" bigint,
+  "reason" text COLLATE "C" NOT NULL,
+  "changed_at" bigint NOT NULL,
+  PRIMARY KEY ("token", "member")
+);
+CREATE TABLE tokenbroker."pool" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "members" text COLLATE "C" NOT NULL,
+  "leases_max" bigint NOT NULL,
+  "cool_down_s" bigint NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "updated_at" bigint NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token")
+);
+CREATE TABLE tokenbroker."rollout" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "version" bigint NOT NULL,
+  "before" bigint NOT NULL,
+  "shares" text COLLATE "C" NOT NULL,
+  "wait_s" double precision NOT NULL,
+  "bake_s" double precision NOT NULL,
+  "abort_above" bigint NOT NULL,
+  "retire" text COLLATE "C" NOT NULL,
+  "deadline_s" double precision NOT NULL,
+  "state" text COLLATE "C" NOT NULL,
+  "step" bigint NOT NULL,
+  "step_at" bigint NOT NULL,
+  "started_by" text COLLATE "C" NOT NULL,
+  "started_at" bigint NOT NULL,
+  "due_at" bigint,
+  "answered_at" bigint,
+  "ended_at" bigint,
+  "reason" text COLLATE "C" NOT NULL,
+  "failed" text COLLATE "C" NOT NULL,
+  "unanswered" text COLLATE "C" NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token")
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX "rollout.due_at" ON tokenbroker."rollout" ("due_at", "token")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE tokenbroker."rollout_tally" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "instance" text COLLATE "C" NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "step" bigint NOT NULL,
+  "holders" bigint NOT NULL,
+  "confirmed" bigint NOT NULL,
+  "failed_count" bigint NOT NULL,
+  "silent_count" bigint NOT NULL,
+  "failed" text COLLATE "C" NOT NULL,
+  "silent" text COLLATE "C" NOT NULL,
+  "lost" text COLLATE "C" NOT NULL,
+  "seen_at" bigint NOT NULL,
+  PRIMARY KEY ("token", "instance")
+);
 CREATE TABLE tokenbroker."root" (
   "rev" bigint NOT NULL,
   "id" text COLLATE "C" NOT NULL,
   "created_at" bigint NOT NULL,
   "wraps" text COLLATE "C" NOT NULL,
   PRIMARY KEY ("id")
+);
+CREATE TABLE tokenbroker."rotation" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "id" text COLLATE "C" NOT NULL,
+  "step" text COLLATE "C" NOT NULL,
+  "version" bigint NOT NULL,
+  "former" bigint NOT NULL,
+  "notes" text COLLATE "C" NOT NULL,
+  "attempt" bigint NOT NULL,
+  "step_at" bigint NOT NULL,
+  "due_at" bigint,
+  "started_at" bigint,
+  "error" text COLLATE "C" NOT NULL,
+  "stuck_since" bigint,
+  "last_at" bigint,
+  "last_version" bigint NOT NULL,
+  "last_outcome" text COLLATE "C" NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token")
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX "rotation.due_at" ON tokenbroker."rotation" ("due_at", "token")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE tokenbroker."rotation_policy" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "rotator" text COLLATE "C" NOT NULL,
+  "settings" text COLLATE "C" NOT NULL,
+  "credentials" text COLLATE "C" NOT NULL,
+  "every_s" bigint,
+  "cron" text COLLATE "C" NOT NULL,
+  "windows" text COLLATE "C" NOT NULL,
+  "overlap_s" bigint NOT NULL,
+  "deadline_s" bigint NOT NULL,
+  "shares" text COLLATE "C" NOT NULL,
+  "wait_s" double precision NOT NULL,
+  "bake_s" double precision NOT NULL,
+  "abort_above" bigint NOT NULL,
+  "paused" bigint NOT NULL,
+  "created_by" text COLLATE "C" NOT NULL,
+  "created_at" bigint NOT NULL,
+  "updated_at" bigint NOT NULL,
+  "mac" bytea NOT NULL,
+  PRIMARY KEY ("token")
+);
+CREATE TABLE tokenbroker."seat" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "member" text COLLATE "C" NOT NULL,
+  "number" bigint NOT NULL,
+  "lease" text COLLATE "C" NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "taken_at" bigint NOT NULL,
+  PRIMARY KEY ("token", "member", "number")
 );
 CREATE TABLE tokenbroker."session" (
   "rev" bigint NOT NULL,
@@ -182,6 +344,17 @@ CREATE TABLE tokenbroker."session" (
 CREATE INDEX "session.worker" ON tokenbroker."session" ("worker", "session");
 CREATE INDEX "session.due_at" ON tokenbroker."session" ("due_at", "session")
   WHERE "due_at" IS NOT NULL;
+CREATE TABLE tokenbroker."ticket" (
+  "rev" bigint NOT NULL,
+  "token" text COLLATE "C" NOT NULL,
+  "ticket" text COLLATE "C" NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "session" text COLLATE "C" NOT NULL,
+  "instance" text COLLATE "C" NOT NULL,
+  "until" bigint NOT NULL,
+  PRIMARY KEY ("token", "ticket")
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX "ticket.until" ON tokenbroker."ticket" ("until", "token", "ticket");
 CREATE TABLE tokenbroker."token" (
   "rev" bigint NOT NULL,
   "name" text COLLATE "C" NOT NULL,
@@ -194,8 +367,20 @@ CREATE TABLE tokenbroker."token" (
   "created_at" bigint NOT NULL,
   "updated_at" bigint NOT NULL,
   "previous" bigint NOT NULL,
+  "rollout" bigint NOT NULL,
+  "rollout_share" bigint NOT NULL,
+  "kind" text COLLATE "C" NOT NULL,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("name")
+);
+CREATE TABLE tokenbroker."use" (
+  "rev" bigint NOT NULL,
+  "worker" text COLLATE "C" NOT NULL,
+  "grant" text COLLATE "C" NOT NULL,
+  "first_at" bigint NOT NULL,
+  "last_at" bigint NOT NULL,
+  "last_token" text COLLATE "C" NOT NULL,
+  PRIMARY KEY ("worker", "grant")
 );
 CREATE TABLE tokenbroker."version" (
   "rev" bigint NOT NULL,

@@ -100,6 +100,44 @@ CREATE TABLE "idempotency" (
   PRIMARY KEY ("admin", "idempotency_key")
 ) STRICT;
 CREATE INDEX "idempotency.expires_at" ON "idempotency" ("expires_at", "admin", "idempotency_key");
+CREATE TABLE "issued" (
+  "rev" INTEGER NOT NULL,
+  "lease" TEXT NOT NULL,
+  "token" TEXT NOT NULL,
+  "worker" TEXT NOT NULL,
+  "issuer" TEXT NOT NULL,
+  "state" TEXT NOT NULL,
+  "handle" TEXT NOT NULL,
+  "content_type" TEXT NOT NULL,
+  "keyring" TEXT NOT NULL,
+  "data_key" TEXT NOT NULL,
+  "fmt" INTEGER NOT NULL,
+  "sealed" BLOB NOT NULL,
+  "made_at" INTEGER NOT NULL,
+  "ends_at" INTEGER,
+  "due_at" INTEGER,
+  "attempt" INTEGER NOT NULL,
+  "error" TEXT NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("lease")
+) STRICT;
+CREATE INDEX "issued.token" ON "issued" ("token", "worker", "lease");
+CREATE INDEX "issued.data_key" ON "issued" ("data_key", "lease");
+CREATE INDEX "issued.due_at" ON "issued" ("due_at", "lease")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE "issuer" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "issuer" TEXT NOT NULL,
+  "settings" TEXT NOT NULL,
+  "credentials" TEXT NOT NULL,
+  "leases_max" INTEGER NOT NULL,
+  "worker_leases_max" INTEGER NOT NULL,
+  "created_by" TEXT NOT NULL,
+  "created_at" INTEGER NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("token")
+) STRICT;
 CREATE TABLE "keyring" (
   "rev" INTEGER NOT NULL,
   "name" TEXT NOT NULL,
@@ -133,6 +171,10 @@ CREATE TABLE "lease" (
   "prune_at" INTEGER,
   "stage" TEXT NOT NULL,
   "report" TEXT,
+  "pushed_at" INTEGER,
+  "acked_at" INTEGER,
+  "past" TEXT NOT NULL,
+  "member" TEXT NOT NULL,
   PRIMARY KEY ("lease")
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX "lease.due_at" ON "lease" ("due_at", "lease")
@@ -147,12 +189,132 @@ CREATE TABLE "manifest" (
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("kind")
 ) STRICT;
+CREATE TABLE "member" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "member" TEXT NOT NULL,
+  "cool_until" INTEGER,
+  "quarantined_at" INTEGER,
+  "reason" TEXT NOT NULL,
+  "changed_at" INTEGER NOT NULL,
+  PRIMARY KEY ("token", "member")
+) STRICT, WITHOUT ROWID;
+CREATE TABLE "pool" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "members" TEXT NOT NULL,
+  "leases_max" INTEGER NOT NULL,
+  "cool_down_s" INTEGER NOT NULL,
+  "created_by" TEXT NOT NULL,
+  "created_at" INTEGER NOT NULL,
+  "updated_at" INTEGER NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("token")
+) STRICT;
+CREATE TABLE "rollout" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "id" TEXT NOT NULL,
+  "version" INTEGER NOT NULL,
+  "before" INTEGER NOT NULL,
+  "shares" TEXT NOT NULL,
+  "wait_s" REAL NOT NULL,
+  "bake_s" REAL NOT NULL,
+  "abort_above" INTEGER NOT NULL,
+  "retire" TEXT NOT NULL,
+  "deadline_s" REAL NOT NULL,
+  "state" TEXT NOT NULL,
+  "step" INTEGER NOT NULL,
+  "step_at" INTEGER NOT NULL,
+  "started_by" TEXT NOT NULL,
+  "started_at" INTEGER NOT NULL,
+  "due_at" INTEGER,
+  "answered_at" INTEGER,
+  "ended_at" INTEGER,
+  "reason" TEXT NOT NULL,
+  "failed" TEXT NOT NULL,
+  "unanswered" TEXT NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("token")
+) STRICT;
+CREATE INDEX "rollout.due_at" ON "rollout" ("due_at", "token")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE "rollout_tally" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "instance" TEXT NOT NULL,
+  "id" TEXT NOT NULL,
+  "step" INTEGER NOT NULL,
+  "holders" INTEGER NOT NULL,
+  "confirmed" INTEGER NOT NULL,
+  "failed_count" INTEGER NOT NULL,
+  "silent_count" INTEGER NOT NULL,
+  "failed" TEXT NOT NULL,
+  "silent" TEXT NOT NULL,
+  "lost" TEXT NOT NULL,
+  "seen_at" INTEGER NOT NULL,
+  PRIMARY KEY ("token", "instance")
+) STRICT, WITHOUT ROWID;
 CREATE TABLE "root" (
   "rev" INTEGER NOT NULL,
   "id" TEXT NOT NULL,
   "created_at" INTEGER NOT NULL,
   "wraps" TEXT NOT NULL,
   PRIMARY KEY ("id")
+) STRICT, WITHOUT ROWID;
+CREATE TABLE "rotation" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "id" TEXT NOT NULL,
+  "step" TEXT NOT NULL,
+  "version" INTEGER NOT NULL,
+  "former" INTEGER NOT NULL,
+  "notes" TEXT NOT NULL,
+  "attempt" INTEGER NOT NULL,
+  "step_at" INTEGER NOT NULL,
+  "due_at" INTEGER,
+  "started_at" INTEGER,
+  "error" TEXT NOT NULL,
+  "stuck_since" INTEGER,
+  "last_at" INTEGER,
+  "last_version" INTEGER NOT NULL,
+  "last_outcome" TEXT NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("token")
+) STRICT;
+CREATE INDEX "rotation.due_at" ON "rotation" ("due_at", "token")
+  WHERE "due_at" IS NOT NULL;
+CREATE TABLE "rotation_policy" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "rotator" TEXT NOT NULL,
+  "settings" TEXT NOT NULL,
+  "credentials" TEXT NOT NULL,
+  "every_s" INTEGER,
+  "cron" TEXT NOT NULL,
+  "windows" TEXT NOT NULL,
+  "overlap_s" INTEGER NOT NULL,
+  "deadline_s" INTEGER NOT NULL,
+  "shares" TEXT NOT NULL,
+  "wait_s" REAL NOT NULL,
+  "bake_s" REAL NOT NULL,
+  "abort_above" INTEGER NOT NULL,
+  "paused" INTEGER NOT NULL,
+  "created_by" TEXT NOT NULL,
+  "created_at" INTEGER NOT NULL,
+  "updated_at" INTEGER NOT NULL,
+  "mac" BLOB NOT NULL,
+  PRIMARY KEY ("token")
+) STRICT;
+CREATE TABLE "seat" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "member" TEXT NOT NULL,
+  "number" INTEGER NOT NULL,
+  "lease" TEXT NOT NULL,
+  "worker" TEXT NOT NULL,
+  "taken_at" INTEGER NOT NULL,
+  PRIMARY KEY ("token", "member", "number")
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE "session" (
   "rev" INTEGER NOT NULL,
@@ -170,6 +332,17 @@ CREATE TABLE "session" (
 CREATE INDEX "session.worker" ON "session" ("worker", "session");
 CREATE INDEX "session.due_at" ON "session" ("due_at", "session")
   WHERE "due_at" IS NOT NULL;
+CREATE TABLE "ticket" (
+  "rev" INTEGER NOT NULL,
+  "token" TEXT NOT NULL,
+  "ticket" TEXT NOT NULL,
+  "worker" TEXT NOT NULL,
+  "session" TEXT NOT NULL,
+  "instance" TEXT NOT NULL,
+  "until" INTEGER NOT NULL,
+  PRIMARY KEY ("token", "ticket")
+) STRICT, WITHOUT ROWID;
+CREATE INDEX "ticket.until" ON "ticket" ("until", "token", "ticket");
 CREATE TABLE "token" (
   "rev" INTEGER NOT NULL,
   "name" TEXT NOT NULL,
@@ -182,9 +355,21 @@ CREATE TABLE "token" (
   "created_at" INTEGER NOT NULL,
   "updated_at" INTEGER NOT NULL,
   "previous" INTEGER NOT NULL,
+  "rollout" INTEGER NOT NULL,
+  "rollout_share" INTEGER NOT NULL,
+  "kind" TEXT NOT NULL,
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("name")
 ) STRICT;
+CREATE TABLE "use" (
+  "rev" INTEGER NOT NULL,
+  "worker" TEXT NOT NULL,
+  "grant" TEXT NOT NULL,
+  "first_at" INTEGER NOT NULL,
+  "last_at" INTEGER NOT NULL,
+  "last_token" TEXT NOT NULL,
+  PRIMARY KEY ("worker", "grant")
+) STRICT, WITHOUT ROWID;
 CREATE TABLE "version" (
   "rev" INTEGER NOT NULL,
   "token" TEXT NOT NULL,

@@ -1,0 +1,70 @@
+"""Pools: tokens that stand for several equal ones, who has a place at which, and who waits for one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from storage.table import Record, Table
+
+
+class PoolRecord(Record, frozen=True, kw_only=True):
+    """What leases of a token get: the value of one of its members, each a token. Authority: it decides who gets what.
+
+    A token that is its own only member is one whose leases are bounded. leases_max: of each member at a time, 0 for any
+    number; 1: exclusive. cool_down_s: how long a member rests after a worker was rate-limited there and upstream did
+    not say for how long.
+    """
+
+    table: ClassVar[Table] = Table(name="pool", key=("token",))
+
+    token: str
+    members: tuple[str, ...]
+    leases_max: int
+    cool_down_s: int
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    mac: bytes = b""
+
+
+class SeatRecord(Record, frozen=True, kw_only=True):
+    """A place at a member, taken by a lease. It is free again when that lease has ended, without a word here."""
+
+    table: ClassVar[Table] = Table(name="seat", key=("token", "member", "number"))
+
+    token: str
+    member: str
+    number: int
+    lease: str
+    worker: str
+    taken_at: datetime
+
+
+class TicketRecord(Record, frozen=True, kw_only=True):
+    """A worker's turn in the line for a token without a free place. Tickets are ordered by time."""
+
+    table: ClassVar[Table] = Table(name="ticket", key=("token", "ticket"), due=("until",))
+
+    token: str
+    ticket: str
+    worker: str
+    session: str
+    instance: str
+    until: datetime
+
+
+class MemberRecord(Record, frozen=True, kw_only=True):
+    """How a member does upstream, by its workers' reports. Without a row: well.
+
+    cool_until: it rests until then. quarantined_at: it is leased to nobody until an operator lets it.
+    """
+
+    table: ClassVar[Table] = Table(name="member", key=("token", "member"))
+
+    token: str
+    member: str
+    cool_until: datetime | None
+    quarantined_at: datetime | None
+    reason: str
+    changed_at: datetime
