@@ -1,0 +1,169 @@
+"""What one rotation costs that is pushed to many workers: `python -m benchmarks.fan_out [--workers N]`.
+
+All workers are connected to one broker on SQLite, and hold one token. It is put again and again, in turns with a bare
+aiohttp server that sends a frame of the same size to as many connections. The time runs from just before the request
+that stores the value until the last worker has the whole frame; so storing it is contained, and so is reading all
+frames in the one process that plays the workers, on the same cores. Acknowledgements are sent between rounds, and are
+counted by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import uvloop
+
+from benchmarks.cluster import fill
+from benchmarks.load import Socket, connect
+from benchmarks.measures import Figure, serving
+from benchmarks.process import Child, child
+from broker.cli.logs import configure_logs
+
+_TOKEN = "bench/t0"
+_AT_ONCE = 64
+_PATIENCE_S = 60.0
+_VALUE = "v" * 64
+_SETTLING_S = 1.0
+"""How long a server is left alone after a round, so that what it does behind the last frame is counted."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Rounds:
+    """One number for each round. cpu_us: of the server, for each worker. grown_bytes: its peak above what it had."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    ack_us: list[float] = field(default_factory=list)
+    bare_us: list[float] = field(default_factory=list)
+    grown_bytes: list[int] = field(default_factory=list)
+
+
+async def _connected(http: aiohttp.ClientSession, kind: str, url: str, workers: int) -> list[Socket]:
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(number: int) -> Socket:
+        async with places:
+            socket = await connect(http, kind, url, number)
+            if kind == "lease":
+                await socket.send_json({"type": "lease", "id": 1, "token": _TOKEN})
+                answer = await socket.receive_json()
+                if answer["type"] != "granted":
+                    raise SystemExit(f"not granted: {answer}")
+            return socket
+
+    return await asyncio.gather(*(one(number) for number in range(workers)))
+
+
+async def _pushed(socket: Socket) -> tuple[str, float]:
+    """The next frame that is no renewal, and when it was there."""
+    while True:
+        text = await socket.receive_str()
+        if '"type":"renewed"' not in text:
+            return text, time.perf_counter()
+
+
+async def _everybody_told(sockets: list[Socket], http: aiohttp.ClientSession, **post: object) -> tuple[float, list[str]]:
+    """Post, and wait until each has a frame: the seconds that took, and the frames."""
+    async with asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(_pushed(socket)) for socket in sockets]
+        await asyncio.sleep(0)
+        began = time.perf_counter()
+        async with http.post(**post) as answer:  # type: ignore[arg-type]  # what `post` of aiohttp takes
+            answer.raise_for_status()
+    got = [task.result() for task in waiting]
+    return max(at for _, at in got) - began, [text for text, _ in got]
+
+
+async def _measure(broker: Child, bare: Child, credential: str, *, workers: int, rounds: int) -> Rounds:
+    seen = Rounds()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        sockets = await _connected(http, "lease", broker.url, workers)
+        bystanders = await _connected(http, "echo", bare.url, workers)
+        for number in range(rounds + 1):
+            body = {"items": [{"token": _TOKEN, "value": f"{_VALUE}{number:04}"}]}
+            headers = {"Authorization": f"Bearer {credential}"}
+            await asyncio.sleep(_SETTLING_S)
+            broker.reset_peak()
+            before, rss = broker.cpu_s(), broker.rss_bytes()
+            took, frames = await _everybody_told(
+                sockets, http, url=f"{broker.url}/v1/tokens", json=body, headers=headers
+            )
+            await asyncio.sleep(_SETTLING_S)
+            pushed, peak = broker.cpu_s(), broker.peak_bytes()
+            for socket, frame in zip(sockets, frames, strict=True):
+                await socket.send_str(_acknowledgement(frame))
+            await asyncio.sleep(2 * _SETTLING_S)
+            acked = broker.cpu_s()
+            begun = bare.cpu_s()
+            await _everybody_told(bystanders, http, url=f"{bare.url}/v1/everybody", data=frames[0])
+            await asyncio.sleep(_SETTLING_S)
+            if number:  # the first one warms up
+                seen.seconds.append(took)
+                seen.grown_bytes.append(peak - rss)
+                seen.cpu_us.append((pushed - before) / workers * 1e6)
+                seen.ack_us.append((acked - pushed) / workers * 1e6)
+                seen.bare_us.append((bare.cpu_s() - begun) / workers * 1e6)
+    return seen
+
+
+def _acknowledgement(frame: str) -> str:
+    lease = frame.partition('"lease":"')[2].partition('"')[0]
+    version = frame.partition('"version":')[2].partition(",")[0]
+    return f'{{"type":"ack","lease":"{lease}","status":"applied","version":{version}}}'
+
+
+def fan_out(folder: Path, *, workers: int, rounds: int) -> list[Figure]:
+    """One rotation to so many workers: when the last has it, what each costs, and what memory it takes."""
+    config = asyncio.run(fill(folder / "fan", tokens=10, workers=workers))
+    credential = tomllib.loads((config.parent / "profile.toml").read_text())["credential"]
+    with child("benchmarks.echo") as bare, child(*serving(config)) as broker:
+        seen = uvloop.run(_measure(broker, bare, credential, workers=workers, rounds=rounds))
+    pushes = statistics.median(seen.cpu_us)
+    return [
+        Figure(
+            question=f"CPU for each worker of a push to {workers}",
+            value=statistics.median(a / b for a, b in zip(seen.cpu_us, seen.bare_us, strict=True)),
+            unit="bare sends",
+            goal=2.0,
+            detail=f"push {pushes:.1f} us, bare send {statistics.median(seen.bare_us):.1f} us, "
+            f"acknowledgement {statistics.median(seen.ack_us):.1f} us",
+        ),
+        Figure(
+            question=f"from the request of a rotation until the last of {workers} workers has the value",
+            value=statistics.median(seen.seconds),
+            unit="s",
+            goal=1.0,
+            detail=f"longest of {rounds} rounds {max(seen.seconds):.2f} s",
+        ),
+        Figure(
+            question="memory that such a push takes at its peak",
+            value=statistics.median(seen.grown_bytes) / workers / 1024,
+            unit="KiB a worker",
+            goal=None,
+            detail=f"at most {max(seen.grown_bytes) / 2**20:.1f} MiB in all; the last round {seen.grown_bytes[-1] / 2**20:.1f} MiB",
+        ),
+    ]
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fan_out")
+    parser.add_argument("--workers", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    configure_logs(level="error", style="console")
+    with tempfile.TemporaryDirectory() as folder:
+        for figure in fan_out(Path(folder), workers=chosen.workers, rounds=chosen.rounds):
+            print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}); {figure.met}")
+
+
+if __name__ == "__main__":
+    main()
