@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from broker.upstream.errors import BadSettings
-from broker.upstream.port import Issuer, Rotator
+from broker.upstream.port import Issuer, Rotator, Site
 
 ROTATORS: Final = "tokenbroker.rotators"
 ISSUERS: Final = "tokenbroker.issuers"
@@ -22,15 +22,15 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted({entry.name for entry in entry_points(group=group)}))
 
 
-def open_rotator(name: str) -> AbstractAsyncContextManager[Rotator]:
+def open_rotator(name: str, site: Site) -> AbstractAsyncContextManager[Rotator]:
     """The rotator of that name. BadSettings: there is none, several claim the name, or it cannot be loaded."""
-    opened: AbstractAsyncContextManager[Rotator] = _provider(ROTATORS, "rotator", name)()
+    opened: AbstractAsyncContextManager[Rotator] = _provider(ROTATORS, "rotator", name)(site)
     return opened
 
 
-def open_issuer(name: str) -> AbstractAsyncContextManager[Issuer]:
+def open_issuer(name: str, site: Site) -> AbstractAsyncContextManager[Issuer]:
     """The issuer of that name. BadSettings: as above."""
-    opened: AbstractAsyncContextManager[Issuer] = _provider(ISSUERS, "issuer", name)()
+    opened: AbstractAsyncContextManager[Issuer] = _provider(ISSUERS, "issuer", name)(site)
     return opened
 
 

@@ -13,12 +13,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from broker.clock import Clock
 from broker.secret import Secret
 
 NOTES_MAX = 16
 """Most entries in `notes` and in `handle`."""
 NOTE_CHARS_MAX = 512
 """Most characters in a name or text of those."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """What an adapter is opened with: the time, and what this installation's configuration lets adapters do.
+
+    webhooks: the hosts, as HOST or HOST:PORT, that `rotation.webhooks` allows to be called.
+    """
+
+    clock: Clock
+    webhooks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +151,7 @@ class Issuer(Protocol):
         ...
 
 
-RotatorProvider = Callable[[], AbstractAsyncContextManager[Rotator]]
+RotatorProvider = Callable[[Site], AbstractAsyncContextManager[Rotator]]
 """What the entry point of a rotator is: opens it for one call or several, and closes what it opened."""
-IssuerProvider = Callable[[], AbstractAsyncContextManager[Issuer]]
+IssuerProvider = Callable[[Site], AbstractAsyncContextManager[Issuer]]
 """Likewise of an issuer."""
