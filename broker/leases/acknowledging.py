@@ -13,6 +13,7 @@ from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Missing, Operation
+from broker.leases.versions import applied, failed
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import AckStatus
 
@@ -72,15 +73,9 @@ class Acknowledge(Operation):
             if row.state != "revoked" or row.wiped_at is not None:
                 return None
             return msgspec.structs.replace(row, rev=row.rev + 1, wiped_at=batch.now)
-        applied = self.status is AckStatus.APPLIED
-        # A failure without a version is that of a wipe.
-        if not (0 < self.version <= row.version or (row.state == "revoked" and not applied)):
-            return None
-        acked_version = max(row.acked_version, self.version if applied else 0)
-        ack_failed = "" if applied else self.detail or "failed"
-        if (acked_version, ack_failed) == (row.acked_version, row.ack_failed):
-            return None
-        return msgspec.structs.replace(row, rev=row.rev + 1, acked_version=acked_version, ack_failed=ack_failed)
+        if self.status is AckStatus.APPLIED:
+            return applied(row, self.version, now=batch.now)
+        return failed(row, self.version, self.detail)
 
     def done(self, batch: Batch) -> None:
         self.holder.acknowledged()

@@ -13,6 +13,7 @@ from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, extended, next_terms
+from broker.leases.versions import given
 from storage.records import LeaseRecord, VersionRecord
 from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import ENCODER, Granted, Stage
@@ -69,7 +70,7 @@ class Grant(Operation):
         if held is not None and now < held.record.expires_at:
             ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
             terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
-            record = extended(held.record, terms, grant=grant.id, version=version.version)
+            record = given(extended(held.record, terms, grant=grant.id), version.version, now=now, pushed=False)
             batch.updates.append(record)
         else:
             held = None

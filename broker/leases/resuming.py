@@ -21,6 +21,7 @@ from broker.leases.held import Holder, Place, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.rotating import rotated_frame
 from broker.leases.terms import NO_VERSION, ended, extended, next_terms
+from broker.leases.versions import given
 from storage.records import LeaseRecord, VersionRecord
 from storage.records.leases import LeaseStage, LeaseState
 from tokenbroker_client.wire import (
@@ -120,7 +121,8 @@ class Resume(Operation):
         except NotFound:
             self._end(batch, row, "revoked", NO_VERSION[row.stage])
             return
-        if version.version != self.stated[row.lease]:
+        behind = version.version != self.stated[row.lease]
+        if behind:
             try:
                 value, encoding = batch.open(version, self.holder)
             except BrokerError:
@@ -129,7 +131,7 @@ class Resume(Operation):
                 return
             self._rotated.append(rotated_frame(row.lease, head, version, value, encoding))
         terms = next_terms(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s)
-        record = extended(row, terms, grant=grant.id, version=version.version)
+        record = given(extended(row, terms, grant=grant.id), version.version, now=now, pushed=behind)
         self._live[place] = msgspec.structs.replace(record, session=self.holder.session, instance=context.instance)
 
     def _end(self, batch: Batch, row: LeaseRecord, state: LeaseState, reason: str) -> None:

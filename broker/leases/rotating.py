@@ -19,6 +19,7 @@ from broker.leases.heads import Head
 from broker.leases.held import Held, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import NO_VERSION, cut, ended
+from broker.leases.versions import given
 from storage.records import LeaseRecord, VersionRecord
 from tokenbroker_client.wire import ENCODER, Encoding, LiveLease, Renewed, Rotated
 
@@ -100,7 +101,8 @@ class Recheck(Operation):
         holder = self.held.holder
         value, encoding = batch.open(version, holder)
         self._frame = rotated_frame(record.lease, head, version, value, encoding)
-        self._record = msgspec.structs.replace(record, rev=self.held.record.rev + 1, version=version.version)
+        sent = given(record, version.version, now=batch.now, pushed=True)
+        self._record = msgspec.structs.replace(sent, rev=self.held.record.rev + 1)
         batch.updates.append(self._record)
         batch.entries.append(
             LeaseRotated(

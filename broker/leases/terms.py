@@ -66,12 +66,11 @@ def ceiling(grant: GrantRecord, worker: WorkerRecord, granted_at: datetime) -> d
     return end
 
 
-def extended(record: LeaseRecord, terms: Terms, *, grant: str, version: int | None = None) -> LeaseRecord:
-    """The lease with these terms. version: of the token, where another one is about to be sent."""
+def extended(record: LeaseRecord, terms: Terms, *, grant: str) -> LeaseRecord:
+    """The lease with these terms."""
     return msgspec.structs.replace(
         record,
         rev=record.rev + 1,
-        version=record.version if version is None else version,
         ttl_s=terms.ttl_s,
         grant=grant,
         expires_at=terms.expires_at,

@@ -38,9 +38,10 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
 
     due_at equals expires_at while the lease is live and is None afterwards, so that finding what expires costs what
     expires. Ids are time-ordered, so inserts stay at the end of the table; there is no index on token or worker.
-    prune_at is None while live. stage: which version of the token it follows. pushed_at: when its version was pushed;
-    None: it was the answer to a request of its worker, which waits for no acknowledgement. acked_at: when the worker
-    said that it applied it. past: the versions before, oldest first, the oldest of many cut off. member: of the pool,
+    prune_at is None while live. stage: which version of the token it follows. version_at: since when it has its
+    version; None: since it was granted. pushed_at: when that was pushed; None: it was the answer to a request of its
+    worker, which waits for no acknowledgement. acked_at: when the worker said that it applied it. acked_version: the one
+    that it last said it uses. past: the versions before, oldest first, the oldest of many cut off. member: of the pool,
     the token whose value it is; empty where the token is no pool.
     """
 
@@ -67,6 +68,7 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     prune_at: datetime | None = None
     stage: LeaseStage = "current"
     report: LeaseReport | None = None
+    version_at: datetime | None = None
     pushed_at: datetime | None = None
     acked_at: datetime | None = None
     past: tuple[PastVersion, ...] = ()

@@ -183,6 +183,7 @@ CREATE TABLE tokenbroker."lease" (
   "prune_at" bigint,
   "stage" text COLLATE "C" NOT NULL,
   "report" text COLLATE "C",
+  "version_at" bigint,
   "pushed_at" bigint,
   "acked_at" bigint,
   "past" text COLLATE "C" NOT NULL,

@@ -171,6 +171,7 @@ CREATE TABLE "lease" (
   "prune_at" INTEGER,
   "stage" TEXT NOT NULL,
   "report" TEXT,
+  "version_at" INTEGER,
   "pushed_at" INTEGER,
   "acked_at" INTEGER,
   "past" TEXT NOT NULL,
