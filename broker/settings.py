@@ -135,6 +135,17 @@ class AdminSection(Section):
     reveal: bool = Field(default=True, description="Whether operators may have a token's value shown.")
 
 
+class RotationSection(Section):
+    """[rotation]"""
+
+    commands: tuple[str, ...] = Field(
+        default=(), description="Programs (absolute paths) that the rotator `command` may run; none: it runs nothing."
+    )
+    webhooks: tuple[str, ...] = Field(
+        default=(), description="Hosts (HOST or HOST:PORT) that the rotator `webhook` may call; none: it calls nobody."
+    )
+
+
 class LogSection(Section):
     """[log]"""
 
@@ -153,6 +164,7 @@ class Settings(Section):
     leases: LeaseSection = LeaseSection()
     audit: AuditSection = AuditSection()
     admin: AdminSection = AdminSection()
+    rotation: RotationSection = RotationSection()
     log: LogSection = LogSection()
 
     @property

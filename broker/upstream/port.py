@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from broker.clock import Clock
 from broker.secret import Secret
@@ -26,11 +26,13 @@ NOTE_CHARS_MAX = 512
 class Site:
     """What an adapter is opened with: the time, and what this installation's configuration lets adapters do.
 
-    webhooks: the hosts, as HOST or HOST:PORT, that `rotation.webhooks` allows to be called.
+    webhooks: the hosts, as HOST or HOST:PORT, that `rotation.webhooks` allows to be called. commands: the programs that
+    `rotation.commands` allows to be run.
     """
 
     clock: Clock
     webhooks: frozenset[str] = frozenset()
+    commands: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +106,13 @@ class Rotator(Protocol):
     async def abandon(self, rotation: Rotation, new: Secret | None) -> None:
         """Have upstream forget the new value: the rotation was given up or taken back. new: None if it never was."""
         ...
+
+
+@runtime_checkable
+class Offline(Protocol):
+    """An optional power of a rotator: nothing upstream knows what it makes, so a dry run needs no staging target."""
+
+    offline: Literal[True]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

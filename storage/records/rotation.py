@@ -85,9 +85,10 @@ class RotationPolicyRecord(Record, frozen=True, kw_only=True):
     """How a token is rotated without anybody. Authority: it decides where new values come from and go to.
 
     settings: of the rotator, nothing secret. credentials: the tokens that hold what the rotator signs in with, by the
-    rotator's name for each. every_s or cron: when (UTC); neither: only by hand. windows: only then (empty: always).
-    overlap_s: how long the version before stays valid after everybody has confirmed. deadline_s: the longest wait for
-    that. shares: of a rollout, of 10 000 workers; empty: all at once.
+    rotator's name for each. staging, staging_credentials: what a dry run puts in their place. every_s or cron: when
+    (UTC); neither: only by hand. windows: a rotation begins only then (empty: always). call_s: the longest that one
+    call of the rotator may take. overlap_s: how long the version before stays valid at least, and deadline_s at most
+    where somebody still uses it. shares: of a rollout, of 10 000 workers; empty: all at once.
     """
 
     table: ClassVar[Table] = Table(name="rotation_policy", key=("token",))
@@ -96,9 +97,12 @@ class RotationPolicyRecord(Record, frozen=True, kw_only=True):
     rotator: str
     settings: dict[str, str]
     credentials: dict[str, str]
+    staging: dict[str, str]
+    staging_credentials: dict[str, str]
     every_s: int | None
     cron: str
     windows: tuple[Window, ...]
+    call_s: int
     overlap_s: int
     deadline_s: int
     shares: tuple[int, ...]
@@ -119,6 +123,8 @@ class RotationRecord(Record, frozen=True, kw_only=True):
     former: the version that was current when it began. notes: what the rotator told of its work, nothing secret.
     attempt: of this step, from 1. due_at: when something is to be done next; None: never by itself.
     error: of the last attempt, empty after one that went well. stuck_since: the first failure that nothing followed.
+    ending: why it is abandoned. expires_at: when upstream ends the value in use by itself, where it said so.
+    unanswered: who still used the former version when the deadline came, the end of a long list cut off.
     """
 
     table: ClassVar[Table] = Table(name="rotation", key=("token",), due=("due_at",))
@@ -138,4 +144,8 @@ class RotationRecord(Record, frozen=True, kw_only=True):
     last_at: datetime | None = None
     last_version: int = 0
     last_outcome: str = ""
+    started_by: str = ""
+    ending: str = ""
+    expires_at: datetime | None = None
+    unanswered: tuple[LeaseName, ...] = ()
     mac: bytes = b""

@@ -292,6 +292,10 @@ CREATE TABLE tokenbroker."rotation" (
   "last_at" bigint,
   "last_version" bigint NOT NULL,
   "last_outcome" text COLLATE "C" NOT NULL,
+  "started_by" text COLLATE "C" NOT NULL,
+  "ending" text COLLATE "C" NOT NULL,
+  "expires_at" bigint,
+  "unanswered" text COLLATE "C" NOT NULL,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("token")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
@@ -303,9 +307,12 @@ CREATE TABLE tokenbroker."rotation_policy" (
   "rotator" text COLLATE "C" NOT NULL,
   "settings" text COLLATE "C" NOT NULL,
   "credentials" text COLLATE "C" NOT NULL,
+  "staging" text COLLATE "C" NOT NULL,
+  "staging_credentials" text COLLATE "C" NOT NULL,
   "every_s" bigint,
   "cron" text COLLATE "C" NOT NULL,
   "windows" text COLLATE "C" NOT NULL,
+  "call_s" bigint NOT NULL,
   "overlap_s" bigint NOT NULL,
   "deadline_s" bigint NOT NULL,
   "shares" text COLLATE "C" NOT NULL,

@@ -280,6 +280,10 @@ CREATE TABLE "rotation" (
   "last_at" INTEGER,
   "last_version" INTEGER NOT NULL,
   "last_outcome" TEXT NOT NULL,
+  "started_by" TEXT NOT NULL,
+  "ending" TEXT NOT NULL,
+  "expires_at" INTEGER,
+  "unanswered" TEXT NOT NULL,
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("token")
 ) STRICT;
@@ -291,9 +295,12 @@ CREATE TABLE "rotation_policy" (
   "rotator" TEXT NOT NULL,
   "settings" TEXT NOT NULL,
   "credentials" TEXT NOT NULL,
+  "staging" TEXT NOT NULL,
+  "staging_credentials" TEXT NOT NULL,
   "every_s" INTEGER,
   "cron" TEXT NOT NULL,
   "windows" TEXT NOT NULL,
+  "call_s" INTEGER NOT NULL,
   "overlap_s" INTEGER NOT NULL,
   "deadline_s" INTEGER NOT NULL,
   "shares" TEXT NOT NULL,
