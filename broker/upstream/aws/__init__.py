@@ -1,0 +1,1 @@
+"""AWS accounts: access keys of IAM users, and sessions of roles."""

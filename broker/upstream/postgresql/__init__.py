@@ -1,0 +1,1 @@
+"""PostgreSQL servers: login roles whose passwords are changed, or that are made for one lease."""
