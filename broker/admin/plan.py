@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from broker.admin.errors import PreconditionFailed
 from broker.admin.once import NO_ASIDE, Aside
@@ -40,6 +40,25 @@ class Plan(Generic[T]):
     def changes_nothing(self) -> bool:
         """Whether everything is already as it was asked for."""
         return not (self.entries or self.inserts or self.updates or self.deletes)
+
+
+def joined(result: T, *plans: Plan[Any]) -> Plan[T]:
+    """One commit of all these plans. What several of them rely on is named once.
+
+    Conflict: two of them rely on different revisions of one row; deciding again finds it as it is now.
+    """
+    expects = dict.fromkeys(expect for plan in plans for expect in plan.expects)
+    if len({(expect.kind, expect.key) for expect in expects}) < len(expects):
+        raise Conflict("it changed while this was decided; retry")
+    return Plan(
+        result=result,
+        entries=tuple(entry for plan in plans for entry in plan.entries),
+        inserts=tuple(row for plan in plans for row in (*plan.inserts, *plan.aside.inserts)),
+        updates=tuple(row for plan in plans for row in (*plan.updates, *plan.aside.updates)),
+        deletes=tuple(delete for plan in plans for delete in plan.deletes),
+        expects=tuple(expects),
+        announce=tuple(name for plan in plans for name in plan.announce),
+    )
 
 
 async def carry_out(authority: Authority, decide: Callable[[], Awaitable[Plan[T]]]) -> T:

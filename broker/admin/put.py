@@ -66,6 +66,12 @@ class TokenPutter:
         if_match 0: only if there is no such token yet (Exists). BadRequest and below: a name, value, label or type out
         of bounds. NotFound: no such keyring. Conflict: the token belongs to another keyring. PreconditionFailed.
         """
+        return await carry_out(self._authority, lambda: self.planned(new, actor=actor, if_match=if_match, once=once))
+
+    async def planned(
+        self, new: NewVersion, *, actor: str, if_match: int | None = None, once: Once = nothing_beside
+    ) -> Plan[Put]:
+        """What `put` would commit, with the value sealed, for a commit that does more. Raises as `put`."""
         parse_token_name(new.token)
         check_value(new.token, new.value)
         content_type = check_content_type(new.content_type, new.value)
@@ -75,23 +81,19 @@ class TokenPutter:
             parse_labels(new.labels)
         if new.previous_valid_s is not None:
             check_previous_valid_s(new.previous_valid_s)
-
-        async def decide() -> Plan[Put]:
-            before = await self._book.find(new.token)
-            self._check_put(new, before, if_match)
-            head = self._head(new, before)
-            down = () if before is None or new.stage == "pending" else await self._book.stepping_down(before)
-            version, ring = await self._sealed(new, head, content_type, actor)
-            return Plan(
-                result=Put(token=head, version=version),
-                entries=(self._entry(version, actor),),
-                inserts=(version,) if before else (head, version),
-                updates=(head, *step_down(down)) if before else (),
-                expects=(relies_on(ring),),
-                aside=await once(str(version.version)),
-            )
-
-        return await carry_out(self._authority, decide)
+        before = await self._book.find(new.token)
+        self._check_put(new, before, if_match)
+        head = self._head(new, before)
+        down = () if before is None or new.stage == "pending" else await self._book.stepping_down(before)
+        version, ring = await self._sealed(new, head, content_type, actor)
+        return Plan(
+            result=Put(token=head, version=version),
+            entries=(self._entry(version, actor),),
+            inserts=(version,) if before else (head, version),
+            updates=(head, *step_down(down)) if before else (),
+            expects=(relies_on(ring),),
+            aside=await once(str(version.version)),
+        )
 
     def _check_put(self, new: NewVersion, before: TokenRecord | None, if_match: int | None) -> None:
         if before is None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from broker.admin.naming import check_unnamed
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.put import Put
 from broker.admin.stages import check_destroyable, check_promotable, check_retirable, former, restaged, step_down
@@ -62,17 +63,17 @@ class TokenAdmin:
 
         A version that is current already stays so and nothing is written. Gone: it is destroyed. NotFound.
         """
+        return await carry_out(self._authority, lambda: self.promotion(name, version, actor=actor, if_match=if_match))
 
-        async def decide() -> Plan[Put]:
-            token = await self._book.token(name)
-            check_revision(f"token {name}", token, if_match)
-            target = await self._book.version(name, version)
-            check_promotable(target)
-            if token.current == version:
-                return Plan(result=Put(token=token, version=target), entries=())
-            return self._making_current(token, target, await self._book.stepping_down(token), "promoted", actor)
-
-        return await carry_out(self._authority, decide)
+    async def promotion(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Plan[Put]:
+        """What `promote` would commit, for a commit that does more. Raises as `promote`."""
+        token = await self._book.token(name)
+        check_revision(f"token {name}", token, if_match)
+        target = await self._book.version(name, version)
+        check_promotable(target)
+        if token.current == version:
+            return Plan(result=Put(token=token, version=target), entries=())
+        return self._making_current(token, target, await self._book.stepping_down(token), "promoted", actor)
 
     async def rollback(self, name: str, *, actor: str, if_match: int | None = None) -> Put:
         """Make the previous version current again; the current one becomes previous. The value is opened first.
@@ -96,23 +97,23 @@ class TokenAdmin:
 
         One that is retired already stays so and nothing is written. InUse: it is current. Gone: destroyed. NotFound.
         """
+        return await carry_out(self._authority, lambda: self.retirement(name, version, actor=actor, if_match=if_match))
 
-        async def decide() -> Plan[Put]:
-            token = await self._book.token(name)
-            check_revision(f"token {name}", token, if_match)
-            target = await self._book.version(name, version)
-            check_retirable(token, target)
-            if target.stage == "retired":
-                return Plan(result=Put(token=token, version=target), entries=())
-            head = self._next(token, previous=0 if token.previous == version else token.previous)
-            retired = restaged(target, "retired")
-            return Plan(
-                result=Put(token=head, version=retired),
-                entries=(self._entry(name, "retired", actor, version),),
-                updates=(head, retired),
-            )
-
-        return await carry_out(self._authority, decide)
+    async def retirement(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Plan[Put]:
+        """What `retire` would commit, for a commit that does more. Raises as `retire`."""
+        token = await self._book.token(name)
+        check_revision(f"token {name}", token, if_match)
+        target = await self._book.version(name, version)
+        check_retirable(token, target)
+        if target.stage == "retired":
+            return Plan(result=Put(token=token, version=target), entries=())
+        head = self._next(token, previous=0 if token.previous == version else token.previous)
+        retired = restaged(target, "retired")
+        return Plan(
+            result=Put(token=head, version=retired),
+            entries=(self._entry(name, "retired", actor, version),),
+            updates=(head, retired),
+        )
 
     async def destroy(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
         """Empty a version for good. InUse: it is current and the token is enabled. Gone: it was before. NotFound."""
@@ -136,12 +137,14 @@ class TokenAdmin:
     async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
         """Remove a token with all its versions. One that has over 1000 goes in several commits, disabled by the first.
 
-        NotFound; PreconditionFailed. Cut short, it leaves a disabled token; deleting again goes on.
+        NotFound; PreconditionFailed. InUse: a rotation policy names it. Cut short, it leaves a disabled token; deleting
+        again goes on.
         """
 
         async def decide() -> Plan[bool]:
             token = await self._book.token(name)
             check_revision(f"token {name}", token, if_match)
+            check_unnamed(self._authority, name)
             page = await self._book.versions(name, after=None)
             versions = tuple(Delete(VersionRecord, record.key, record.rev) for record in page.records)
             if page.next is None:

@@ -151,6 +151,21 @@ class TokenRevealed(Entry, frozen=True, kw_only=True, tag="token.revealed"):
     version: int
 
 
+class RotationChanged(Entry, frozen=True, kw_only=True, tag="rotation.changed"):
+    """The rotation of a token, or the policy for it.
+
+    change: policy_set, policy_removed, paused, resumed; started, done (the step), failed (the step, with the error's
+    code), finished, abandoned, rolled_back, overtaken; tried (a dry run). rotation: its id.
+    """
+
+    token: str
+    change: str
+    rotation: str = ""
+    step: str = ""
+    version: int = 0
+    error: str = ""
+
+
 class WorkerChanged(Entry, frozen=True, kw_only=True, tag="worker.changed"):
     """change: registered, enrolled, disabled, enabled, removed, updated."""
 
@@ -266,6 +281,7 @@ AnyEntry = (
     | LeaseRejected
     | TokenChanged
     | TokenRevealed
+    | RotationChanged
     | WorkerChanged
     | EnrolmentIssued
     | EnrolmentRefused
