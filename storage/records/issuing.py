@@ -34,13 +34,14 @@ class IssuedRecord(Record, frozen=True, kw_only=True):
     """What exists upstream for one lease. Written before it is made, deleted when it is gone there.
 
     handle: what upstream calls it, nothing secret. sealed: the value, under the context (token#lease, 1); empty while
-    it is made. ends_at: when it ends upstream by itself. due_at: when to try next to end it; None while it is live.
+    it is made. ends_at: when it ends upstream by itself. due_at: when to try next to end it; while it is live, when
+    its lease is over at the latest. ended_at: since when it is to be ended. attempt, error: at that.
     """
 
     table: ClassVar[Table] = Table(
         name="issued",
         key=("lease",),
-        indexes={"token": ("token", "worker"), "data_key": ("data_key",)},
+        indexes={"token": ("token", "worker"), "data_key": ("data_key",), "state": ("state",)},
         due=("due_at",),
     )
 
@@ -58,6 +59,7 @@ class IssuedRecord(Record, frozen=True, kw_only=True):
     made_at: datetime
     ends_at: datetime | None
     due_at: datetime | None
+    ended_at: datetime | None = None
     attempt: int = 0
     error: str = ""
     mac: bytes = b""

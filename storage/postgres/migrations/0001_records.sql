@@ -128,6 +128,7 @@ CREATE TABLE tokenbroker."issued" (
   "made_at" bigint NOT NULL,
   "ends_at" bigint,
   "due_at" bigint,
+  "ended_at" bigint,
   "attempt" bigint NOT NULL,
   "error" text COLLATE "C" NOT NULL,
   "mac" bytea NOT NULL,
@@ -135,6 +136,7 @@ CREATE TABLE tokenbroker."issued" (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX "issued.token" ON tokenbroker."issued" ("token", "worker", "lease");
 CREATE INDEX "issued.data_key" ON tokenbroker."issued" ("data_key", "lease");
+CREATE INDEX "issued.state" ON tokenbroker."issued" ("state", "lease");
 CREATE INDEX "issued.due_at" ON tokenbroker."issued" ("due_at", "lease")
   WHERE "due_at" IS NOT NULL;
 CREATE TABLE tokenbroker."issuer" (

@@ -116,6 +116,7 @@ CREATE TABLE "issued" (
   "made_at" INTEGER NOT NULL,
   "ends_at" INTEGER,
   "due_at" INTEGER,
+  "ended_at" INTEGER,
   "attempt" INTEGER NOT NULL,
   "error" TEXT NOT NULL,
   "mac" BLOB NOT NULL,
@@ -123,6 +124,7 @@ CREATE TABLE "issued" (
 ) STRICT;
 CREATE INDEX "issued.token" ON "issued" ("token", "worker", "lease");
 CREATE INDEX "issued.data_key" ON "issued" ("data_key", "lease");
+CREATE INDEX "issued.state" ON "issued" ("state", "lease");
 CREATE INDEX "issued.due_at" ON "issued" ("due_at", "lease")
   WHERE "due_at" IS NOT NULL;
 CREATE TABLE "issuer" (
