@@ -42,7 +42,7 @@ class SeatRecord(Record, frozen=True, kw_only=True):
 
 
 class TicketRecord(Record, frozen=True, kw_only=True):
-    """A worker's turn in the line for a token without a free place. Tickets are ordered by time."""
+    """A worker's turn in the line for a token without a free place. Ids are time-ordered: the first is served first."""
 
     table: ClassVar[Table] = Table(name="ticket", key=("token", "ticket"), due=("until",))
 
@@ -51,13 +51,16 @@ class TicketRecord(Record, frozen=True, kw_only=True):
     worker: str
     session: str
     instance: str
+    asked_at: datetime
     until: datetime
 
 
 class MemberRecord(Record, frozen=True, kw_only=True):
     """How a member does upstream, by its workers' reports. Without a row: well.
 
-    cool_until: it rests until then. quarantined_at: it is leased to nobody until an operator lets it.
+    cool_until: it rests until then, on the word of the worker `rested_by`. quarantined_at: since then it is leased to
+    nobody, as long as `version` is its current one; 0 stands for any. rejected_by: workers that reported `version` as
+    rejected. reason: of the quarantine.
     """
 
     table: ClassVar[Table] = Table(name="member", key=("token", "member"))
@@ -68,3 +71,6 @@ class MemberRecord(Record, frozen=True, kw_only=True):
     quarantined_at: datetime | None
     reason: str
     changed_at: datetime
+    version: int = 0
+    rejected_by: tuple[str, ...] = ()
+    rested_by: str = ""

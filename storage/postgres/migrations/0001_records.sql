@@ -212,6 +212,9 @@ CREATE TABLE tokenbroker."member" (
   "quarantined_at" bigint,
   "reason" text COLLATE "C" NOT NULL,
   "changed_at" bigint NOT NULL,
+  "version" bigint NOT NULL,
+  "rejected_by" text COLLATE "C" NOT NULL,
+  "rested_by" text COLLATE "C" NOT NULL,
   PRIMARY KEY ("token", "member")
 );
 CREATE TABLE tokenbroker."pool" (
@@ -361,6 +364,7 @@ CREATE TABLE tokenbroker."ticket" (
   "worker" text COLLATE "C" NOT NULL,
   "session" text COLLATE "C" NOT NULL,
   "instance" text COLLATE "C" NOT NULL,
+  "asked_at" bigint NOT NULL,
   "until" bigint NOT NULL,
   PRIMARY KEY ("token", "ticket")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);

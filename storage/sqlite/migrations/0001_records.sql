@@ -200,6 +200,9 @@ CREATE TABLE "member" (
   "quarantined_at" INTEGER,
   "reason" TEXT NOT NULL,
   "changed_at" INTEGER NOT NULL,
+  "version" INTEGER NOT NULL,
+  "rejected_by" TEXT NOT NULL,
+  "rested_by" TEXT NOT NULL,
   PRIMARY KEY ("token", "member")
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE "pool" (
@@ -349,6 +352,7 @@ CREATE TABLE "ticket" (
   "worker" TEXT NOT NULL,
   "session" TEXT NOT NULL,
   "instance" TEXT NOT NULL,
+  "asked_at" INTEGER NOT NULL,
   "until" INTEGER NOT NULL,
   PRIMARY KEY ("token", "ticket")
 ) STRICT, WITHOUT ROWID;
