@@ -6,6 +6,7 @@ Conflict
 ├── LastAdmin           nobody would be left who can administer
 ├── InUse               something else still needs it
 ├── NoFormer            there is no earlier version to go back to
+├── WrongKind           a token of this kind has no such thing
 └── TooMany             a bound on how many there may be
 Denied
 ├── RevealByKms         the keyring's KMS decides for each worker, and an operator is none
@@ -13,6 +14,7 @@ Denied
 Unauthenticated
 └── EnrolmentRefused    the code or its proof was not accepted, for whatever reason
 BadRequest
+├── CredentialRefused   a token that cannot hold what the broker signs in with
 ├── KeyRefused          a public key that must not identify anybody
 └── ValueRefused        a token's value, content type or stage is out of its bound
 """
@@ -56,6 +58,12 @@ class NoFormer(Conflict):
     code = "no_former_version"
 
 
+class WrongKind(Conflict):
+    """The token's values are stored, made for each lease, or those of a pool: it has no such thing as you ask for."""
+
+    code = "wrong_kind"
+
+
 class TooMany(Conflict):
     """There are as many as this broker keeps; remove some first."""
 
@@ -78,6 +86,12 @@ class EnrolmentRefused(Unauthenticated):
     """The code was not accepted; ask an operator for a fresh one."""
 
     code = "enrolment_refused"
+
+
+class CredentialRefused(BadRequest):
+    """The token cannot hold what the broker signs in with upstream; name another one."""
+
+    code = "credential_refused"
 
 
 class KeyRefused(BadRequest):
