@@ -47,6 +47,7 @@ from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
 from broker.settings import Settings
 from broker.tls import Certificate, bindings_of, configured_certificate, leaf_digest
+from broker.uses import Uses
 from broker.vault.assembly import open_vault
 from broker.vault.failures import KeyFailure
 from broker.vault.root import Root
@@ -88,6 +89,7 @@ class Broker:
     housekeeping: Housekeeping
     keyrings: Keyrings
     reloading: Reloading
+    uses: Uses
 
     @property
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -101,6 +103,7 @@ class Broker:
             self.keyrings.run(),
             self.reloading.run(),
             self.pins.run(),
+            self.uses.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
 
@@ -194,6 +197,7 @@ def _assemble(
         leases_per_session_max=settings.leases.per_session,
         retention_s=settings.leases.retention.total_seconds(),
     )
+    uses = Uses(storage=storage, clock=clock)
     context = Context(
         instance=settings.instance,
         workers=authority.workers,
@@ -204,6 +208,7 @@ def _assemble(
         holdings=Holdings(),
         wheel=Wheel(tick_s=lease_settings.renew_tick_s, start=clock.monotonic()),
         settings=lease_settings,
+        uses=uses,
     )
     feed = Feed(storage=storage, clock=clock, start=authority.position, stale_s=lease_settings.feed_stale_s)
     desk = Desk(context=context, writer=journal, clock=clock, trouble=lambda: feed.trouble or roll.skew.trouble)
@@ -274,6 +279,7 @@ def _assemble(
             keyrings=keyrings,
             clock=clock,
         ),
+        uses=uses,
     )
 
 

@@ -29,6 +29,7 @@ def make_app(broker: Broker) -> web.Application:
         storage=broker.storage,
         vault=broker.vault,
         leases=broker.leases,
+        uses=broker.uses,
         vkey=broker.journal.vkey,
         scratch=_scratch(broker),
         reveal_allowed=broker.settings.admin.reveal,

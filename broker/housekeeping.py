@@ -5,6 +5,7 @@ All replicas share what there is to do, so one does it: whose the claim of upkee
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +20,7 @@ from broker.replicas.claim import Claim
 from broker.replicas.roll import replicas
 from storage.errors import Conflict, StorageError
 from storage.port import Commit, Delete, Expect, Storage
-from storage.records import EnrolmentRecord, IdempotencyRecord, LeaseRecord, ReplicaRecord, SessionRecord
+from storage.records import EnrolmentRecord, IdempotencyRecord, LeaseRecord, ReplicaRecord, SessionRecord, UseRecord
 from storage.table import Key
 
 log = structlog.get_logger()
@@ -32,6 +33,9 @@ _FEED_KEPT: Final = 100_000
 _FEED_MAX: Final = 1_000_000
 """Changes kept, about 100 MB, while a living replica has not read them. One that is farther behind starts over."""
 _CODES_KEPT: Final = timedelta(days=30)
+_USES_S: Final = 3600.0
+_USES_KEPT: Final = timedelta(days=1)
+"""Uses of what is gone are kept so long after the last: another replica may know of what this one does not know yet."""
 
 
 class Housekeeping:
@@ -61,7 +65,7 @@ class Housekeeping:
         """Keep house until cancelled. What fails is tried again at the next turn."""
         started_at = self._clock.now()
         orphans = True
-        prune_at = self._clock.monotonic()
+        prune_at = uses_at = self._clock.monotonic()
         while True:
             try:
                 if orphans:
@@ -73,6 +77,9 @@ class Housekeeping:
                     if self._clock.monotonic() >= prune_at:
                         prune_at = self._clock.monotonic() + _PRUNE_S
                         await self._prune()
+                    if self._clock.monotonic() >= uses_at:
+                        uses_at = self._clock.monotonic() + _USES_S
+                        await self._forget_uses()
             except (StorageError, BrokerError) as error:
                 log.warning("housekeeping_postponed", error=str(error))
             await self._clock.sleep(_LOOK_S)
@@ -131,6 +138,33 @@ class Housekeeping:
             gone = [Delete(EnrolmentRecord, row.key, row.rev) for row in old[start : start + _PAGE]]
             await self._authority.commit([], deletes=gone)
         await self._storage.prune_feed(await self._unread())
+
+    async def _forget_uses(self) -> None:
+        """Forget when they were used whose worker, admin or grant is gone."""
+        before = self._clock.now() - _USES_KEPT
+        after: Key | None = None
+        while True:
+            page = await self._storage.select(UseRecord, after=after, limit=_PAGE)
+            gone = [Delete(UseRecord, row.key, row.rev) for row in page.records if row.last_at < before]
+            gone = [delete for delete in gone if self._is_gone(*delete.key)]
+            if gone:
+                # One of them was used meanwhile: they are looked at again the next time.
+                with contextlib.suppress(Conflict):
+                    await self._storage.commit(Commit(deletes=gone))
+            after = page.next
+            if after is None:
+                return
+
+    def _is_gone(self, actor: str | int, grant: str | int) -> bool:
+        """Whether this replica knows no such actor, or no such grant of a worker."""
+        kind, _, name = str(actor).partition(":")
+        if kind == "admin":
+            return self._authority.admins.get((name,)) is None
+        if kind != "worker":
+            return False
+        return self._authority.workers.get((name,)) is None or bool(
+            grant and self._authority.grants.get((grant,)) is None
+        )
 
     async def _unread(self) -> int:
         """Up to which position changes are forgotten."""

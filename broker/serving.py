@@ -79,6 +79,7 @@ async def serve(
             try:
                 async with asyncio.timeout(_DRAINED_S):
                     await broker.desk.drained()
+                    await broker.uses.flush()
             except TimeoutError:
                 log.warning("desk_not_drained", waited_s=_DRAINED_S)
         finally:

@@ -55,6 +55,7 @@ class Dispatcher:
                 request.headers.get("Authorization"), source=source, roles=route.roles, operation=route.operation
             )
             request[ADMIN] = admin
+            self._services.uses.note(f"admin:{admin}", "", "", self._services.clock.monotonic())
         async with self._turns.taken(route.turn, admin):
             try:
                 reply = await self._carried_out(route, request, admin, source)

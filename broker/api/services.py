@@ -27,6 +27,7 @@ from broker.admin.tokens import TokenAdmin
 from broker.admin.workers import WorkerAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
+from broker.uses import Uses
 from broker.vault.gate import KmsHealth
 from broker.vault.root import Root
 from broker.vault.vault import Vault
@@ -80,6 +81,7 @@ class Services:
     retirer: Retirer
     sessions: Sessions
     leases: LeaseDesk
+    uses: Uses
     audit: AuditDesk
     snapshots: Snapshots
     kms_health: Callable[[], tuple[KmsHealth, ...]]
@@ -97,6 +99,7 @@ def make_services(
     storage: Storage,
     vault: Vault,
     leases: LeaseDesk,
+    uses: Uses,
     vkey: str,
     scratch: Path,
     reveal_allowed: bool = True,
@@ -135,6 +138,7 @@ def make_services(
         retirer=Retirer(authority=authority, stored=stored, keys=keys, rewrapper=rewrapper, vault=vault, clock=clock),
         sessions=Sessions(stored=stored, leases=leases),
         leases=leases,
+        uses=uses,
         audit=AuditDesk(storage=storage, stored=stored, authority=authority, vkey=vkey, scratch=scratch),
         snapshots=Snapshots(storage=storage, authority=authority, clock=clock, scratch=scratch),
         kms_health=vault.health,

@@ -14,6 +14,7 @@ from broker.leases.heads import Heads
 from broker.leases.held import Held, Holder, Holdings, Place, place_of
 from broker.leases.settings import LeaseSettings
 from broker.leases.wheel import Wheel
+from broker.uses import Uses
 from broker.vault.vault import Vault
 from storage.port import PAGE_MAX, Storage
 from storage.records import GrantRecord, KeyringRecord, LeaseRecord, WorkerRecord
@@ -46,6 +47,7 @@ class Context:
     holdings: Holdings
     wheel: Wheel
     settings: LeaseSettings
+    uses: Uses
     reports: Counter[ReportEvent] = field(default_factory=Counter)
     """What workers of this replica reported of leases that they hold, since the start."""
 
@@ -87,6 +89,7 @@ class Context:
         else:
             held.record, held.expires, held.renew_at = record, mono + left_s, renew_at
         self.wheel.set(held)
+        self.uses.note(holder.actor, record.grant, record.token, mono)
         return held
 
     def drop(self, held: Held) -> None:

@@ -131,6 +131,7 @@ class Sessions:
                 earlier.close(CloseCode.SUPERSEDED)
         self._sockets[session] = socket
         self._context.holdings.enter(session)
+        self._context.uses.note(session.actor, "", "", self._clock.monotonic())
         self._by_worker.setdefault(name, {})[session] = None
         # Changes that arrived while the row was being written passed this session by, for it was not listed.
         self.workers_changed((name,))
@@ -158,6 +159,7 @@ class Sessions:
             self._by_worker.pop(session.worker, None)
         session.ended()
         self._context.drop_session(session)
+        self._context.uses.note(session.actor, "", "", self._clock.monotonic())
         recording = self._record_end(session, self._codes.pop(session, code))
         if self._tasks is None:
             await recording

@@ -109,6 +109,7 @@ async def _standing(settings: Settings, clock: FakeClock, tmp_path: Path) -> Asy
             storage=broker.storage,
             vault=broker.vault,
             leases=broker.leases,
+            uses=broker.uses,
             vkey=broker.journal.vkey,
             scratch=tmp_path,
         )

@@ -114,6 +114,7 @@ def open_site(tmp_path: Path) -> OpenSite:
                 storage=broker.storage,
                 vault=broker.vault,
                 leases=broker.leases,
+                uses=broker.uses,
                 vkey=broker.journal.vkey,
                 scratch=tmp_path,
                 reveal_allowed=reveal,

@@ -256,6 +256,7 @@ async def open_house(
                 storage=opened[0],
                 vault=broker.vault,
                 leases=broker.leases,
+                uses=broker.uses,
                 vkey=broker.journal.vkey,
                 scratch=config.parent,
             )

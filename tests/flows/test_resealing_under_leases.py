@@ -65,6 +65,7 @@ async def replica_of(house: Any) -> AsyncIterator[Replica]:
             holdings=Holdings(),
             wheel=Wheel(tick_s=1.0, start=broker.clock.monotonic()),
             settings=LeaseSettings(),
+            uses=broker.uses,
         )
         reactions = Reactions(
             authority=authority,

@@ -389,12 +389,12 @@ CREATE TABLE tokenbroker."token" (
 );
 CREATE TABLE tokenbroker."use" (
   "rev" bigint NOT NULL,
-  "worker" text COLLATE "C" NOT NULL,
+  "actor" text COLLATE "C" NOT NULL,
   "grant" text COLLATE "C" NOT NULL,
   "first_at" bigint NOT NULL,
   "last_at" bigint NOT NULL,
   "last_token" text COLLATE "C" NOT NULL,
-  PRIMARY KEY ("worker", "grant")
+  PRIMARY KEY ("actor", "grant")
 );
 CREATE TABLE tokenbroker."version" (
   "rev" bigint NOT NULL,

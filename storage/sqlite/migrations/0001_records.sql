@@ -377,12 +377,12 @@ CREATE TABLE "token" (
 ) STRICT;
 CREATE TABLE "use" (
   "rev" INTEGER NOT NULL,
-  "worker" TEXT NOT NULL,
+  "actor" TEXT NOT NULL,
   "grant" TEXT NOT NULL,
   "first_at" INTEGER NOT NULL,
   "last_at" INTEGER NOT NULL,
   "last_token" TEXT NOT NULL,
-  PRIMARY KEY ("worker", "grant")
+  PRIMARY KEY ("actor", "grant")
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE "version" (
   "rev" INTEGER NOT NULL,
