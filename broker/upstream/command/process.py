@@ -1,0 +1,91 @@
+"""Run one program with a document on standard input, and let nothing of it outlive the call. What it says is bounded.
+
+It gets an environment of its own, no descriptor but its three pipes, `/` as its folder, and a process group, which is
+killed whole when the call ends. Programs that leave their group on purpose escape that: the operator chose them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+STDOUT_MAX: Final = 256 * 1024
+"""Most bytes that are taken of standard output; the largest value takes 88 KiB of it."""
+_CHUNK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a program ended. code: its exit code, negative for a signal. stdout: None if it was over the bound.
+
+    stderr_bytes: how much it wrote there. What that was is not kept, because it may quote a secret.
+    """
+
+    code: int
+    stdout: bytes | None = field(repr=False)
+    stderr_bytes: int
+
+
+async def run_program(program: str, argument: str, *, document: bytes, environment: Mapping[str, str]) -> Ended:
+    """Run it to its end. OSError: it cannot be run. Cancelled, it has been killed, with all of its group, on return."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        argument,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=dict(environment),
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_feed(process, document))
+            stdout = tasks.create_task(_taken(process))
+            stderr = tasks.create_task(_counted(process))
+        code = await process.wait()
+    finally:
+        _kill_group(process.pid)
+        await process.wait()
+    return Ended(code=code, stdout=stdout.result(), stderr_bytes=stderr.result())
+
+
+async def _feed(process: Process, document: bytes) -> None:
+    """Write all of it; a program that does not read it has closed its end, and shows why by its exit code."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(document)
+        await process.stdin.drain()
+        process.stdin.close()
+        await process.stdin.wait_closed()
+
+
+async def _taken(process: Process) -> bytes | None:
+    """Standard output; None if it is over its bound, and the program has been killed for it."""
+    assert process.stdout is not None
+    taken = bytearray()
+    while chunk := await process.stdout.read(_CHUNK):
+        taken += chunk
+        if len(taken) > STDOUT_MAX:
+            _kill_group(process.pid)
+            return None
+    return bytes(taken)
+
+
+async def _counted(process: Process) -> int:
+    assert process.stderr is not None
+    count = 0
+    while chunk := await process.stderr.read(_CHUNK):
+        count += len(chunk)
+    return count
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
