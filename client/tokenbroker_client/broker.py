@@ -60,21 +60,24 @@ class Broker:
         *,
         ttl_s: float | None = None,
         stage: Literal["current", "previous"] = "current",
+        wait_s: float | None = None,
         on_change: Handler | None = None,
     ) -> AsyncIterator[Lease]:
         """Lease a token for as long as the block is open, for any length of time.
 
         `ttl_s` bounds how long the value outlives a broken connection (0 < ttl_s ≤ 31 days; None: the grant's default).
         `stage="previous"` leases the version before the current one, where a grant allows it: for those who check what
-        others sign or send, and have to accept both. `on_change` is the first handler, see `Lease.on_change`. Blocks on
-        the same token and stage share one lease, which is released, and the value wiped, when the last of them is left.
+        others sign or send, and have to accept both. `wait_s` is how long to stand in line (0 ≤ wait_s ≤ 300) for a
+        token that only so many may lease at once; None: not at all. `on_change` is the first handler, see
+        `Lease.on_change`. Blocks on the same token and stage share one lease, which is released, and the value wiped,
+        when the last of them is left.
 
         Raises BadRequest, Denied, NotFound, RateLimited, Unavailable and Internal as the broker answers,
-        ConnectionLost or TimedOut after the request deadline, SessionRefused when the client has stopped trying, and
-        Closed after the `connect` block. Nothing is asked again unless the connection broke.
+        ConnectionLost or TimedOut after the request deadline and `wait_s`, SessionRefused when the client has stopped
+        trying, and Closed after the `connect` block. Nothing is asked again unless the connection broke.
         """
-        _require_askable(token, ttl_s, stage)
-        holding = await self._keeper.acquire(token, ttl_s, Stage(stage))
+        _require_askable(token, ttl_s, stage, wait_s)
+        holding = await self._keeper.acquire(token, ttl_s, Stage(stage), wait_s)
         lease = Lease(holding=holding, keeper=self._keeper)
         try:
             if on_change is not None:
@@ -168,14 +171,15 @@ def _worker_name(worker: str | None, key: WorkerKey) -> str:
         raise BadRequest(f"{name!r} is no worker name ([a-z0-9][a-z0-9._-]{{0,62}})") from None
 
 
-def _require_askable(token: str, ttl_s: float | None, stage: str) -> None:
+def _require_askable(token: str, ttl_s: float | None, stage: str, wait_s: float | None) -> None:
+    asked = {"type": "lease", "id": 0, "token": token, "ttl_s": ttl_s, "stage": stage, "wait_s": wait_s}
     try:
-        msgspec.convert({"type": "lease", "id": 0, "token": token, "ttl_s": ttl_s, "stage": stage}, LeaseRequest)
+        msgspec.convert(asked, LeaseRequest)
     except msgspec.ValidationError:
         raise BadRequest(
-            f"cannot ask for {token!r} with ttl_s={ttl_s!r} and stage={stage!r}: a token name has 1 to 8 segments of "
-            "[a-z0-9][a-z0-9._-]{0,62}, joined by `/`, a ttl_s lies above 0 and within 31 days, and a stage is "
-            "current or previous"
+            f"cannot ask for {token!r} with ttl_s={ttl_s!r}, stage={stage!r} and wait_s={wait_s!r}: a token name has 1 "
+            "to 8 segments of [a-z0-9][a-z0-9._-]{0,62}, joined by `/`, a ttl_s lies above 0 and within 31 days, a "
+            "stage is current or previous, and a wait_s is 0 to 300"
         ) from None
 
 

@@ -76,10 +76,11 @@ class Keeper:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def acquire(self, token: str, ttl_s: float | None, stage: Stage) -> Holding:
+    async def acquire(self, token: str, ttl_s: float | None, stage: Stage, wait_s: float | None = None) -> Holding:
         """Lease a token in a stage and return its holding, with the caller as one more user.
 
-        Waits at most the request deadline, for a connection and for the answer together. Raises what the broker
+        Waits at most the request deadline, for a connection and for the answer together, and `wait_s` more for a turn
+        in line. Raises what the broker
         answers, ConnectionLost, TimedOut, SessionRefused and Closed; then, and when cancelled, no lease is left behind:
         a grant that comes too late is released.
         """
@@ -88,7 +89,7 @@ class Keeper:
         holding = self._roster.claim(token, stage)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            if self._spawn(self._acquire(holding, ttl_s, outcome)) is None:
+            if self._spawn(self._acquire(holding, ttl_s, wait_s, outcome)) is None:
                 outcome.set_exception(Closed())
             await outcome
         except BaseException:
@@ -171,10 +172,12 @@ class Keeper:
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    async def _acquire(self, holding: Holding, ttl_s: float | None, outcome: asyncio.Future[None]) -> None:
+    async def _acquire(
+        self, holding: Holding, ttl_s: float | None, wait_s: float | None, outcome: asyncio.Future[None]
+    ) -> None:
         """Ask in a task of its own, so that a caller who gives up leaves nobody in doubt about what was granted."""
         try:
-            await self._ask_in_time(holding, ttl_s)
+            await self._ask_in_time(holding, ttl_s, wait_s)
         except (BrokerError, asyncio.CancelledError) as error:
             if not outcome.done():
                 outcome.set_exception(Closed() if isinstance(error, asyncio.CancelledError) else error)
@@ -184,14 +187,17 @@ class Keeper:
             if not outcome.done():
                 outcome.set_result(None)
 
-    async def _ask_in_time(self, holding: Holding, ttl_s: float | None) -> None:
+    async def _ask_in_time(self, holding: Holding, ttl_s: float | None, wait_s: float | None) -> None:
         connection: Connection | None = None
+        deadline_s = self._request_s + (wait_s or 0.0)
+        wait_until = self._elapsed() + (wait_s or 0.0)
         try:
-            async with asyncio.timeout(self._request_s), holding.turn:
+            async with asyncio.timeout(deadline_s), holding.turn:
                 while holding.users:
                     connection = await self._link.usable(instead_of=connection)
                     try:
-                        await self._ask(connection, holding, ttl_s)
+                        left_s = max(0.0, wait_until - self._elapsed()) if wait_s else None
+                        await self._ask(connection, holding, ttl_s, wait_s=left_s)
                     except ConnectionLost:
                         continue  # whatever it granted ends with its session; the next connection may do
                     except (Unavailable, RateLimited):
@@ -201,12 +207,14 @@ class Keeper:
                     return
         except TimeoutError:
             if self._link.connected is not None:
-                raise TimedOut(f"the broker did not answer within {self._request_s:g} s") from None
+                raise TimedOut(f"the broker did not answer within {deadline_s:g} s") from None
             raise ConnectionLost(
-                f"there was no connection for {self._request_s:g} s: {self._link.last_loss or 'none was made'}"
+                f"there was no connection for {deadline_s:g} s: {self._link.last_loss or 'none was made'}"
             ) from self._link.last_loss
 
-    async def _ask(self, connection: Connection, holding: Holding, ttl_s: float | None) -> None:
+    async def _ask(
+        self, connection: Connection, holding: Holding, ttl_s: float | None, *, wait_s: float | None = None
+    ) -> None:
         holding.ttl_asked_s = ttl_s
         await connection.ask(
             lambda number: LeaseRequest(
@@ -214,6 +222,7 @@ class Keeper:
                 token=holding.token,
                 ttl_s=ttl_s,
                 stage=None if holding.stage is Stage.CURRENT else holding.stage,
+                wait_s=wait_s,
             ),
             self._intake.granted,
         )

@@ -101,10 +101,15 @@ class Broker:
 
     @contextmanager
     def lease(
-        self, token: str, *, ttl_s: float | None = None, stage: Literal["current", "previous"] = "current"
+        self,
+        token: str,
+        *,
+        ttl_s: float | None = None,
+        stage: Literal["current", "previous"] = "current",
+        wait_s: float | None = None,
     ) -> Iterator[Lease]:
         """Lease a token for as long as the block is open; arguments and errors are those of the asyncio `lease`."""
-        block = self._broker.lease(token, ttl_s=ttl_s, stage=stage)
+        block = self._broker.lease(token, ttl_s=ttl_s, stage=stage, wait_s=wait_s)
         lease = self._portal.call(block.__aenter__())
         try:
             yield Lease(lease=lease, portal=self._portal)
@@ -153,6 +158,7 @@ def lease(
     worker: str | None = None,
     ttl_s: float | None = None,
     stage: Literal["current", "previous"] = "current",
+    wait_s: float | None = None,
     cluster: str | None = None,
     tls: ssl.SSLContext | None = None,
     insecure_plaintext: bool = False,
@@ -160,7 +166,7 @@ def lease(
     """Connect and lease one token while the block is open."""
     with (
         connect(url, key=key, worker=worker, cluster=cluster, tls=tls, insecure_plaintext=insecure_plaintext) as broker,
-        broker.lease(token, ttl_s=ttl_s, stage=stage) as held,
+        broker.lease(token, ttl_s=ttl_s, stage=stage, wait_s=wait_s) as held,
     ):
         yield held
 

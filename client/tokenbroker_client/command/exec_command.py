@@ -56,7 +56,7 @@ async def run(options: argparse.Namespace) -> int:
             environment = dict(os.environ)
             for token, variable in options.tokens:
                 lease = await leases.enter_async_context(
-                    broker.lease(token, ttl_s=options.ttl, on_change=child.changed)
+                    broker.lease(token, ttl_s=options.ttl, wait_s=options.in_line, on_change=child.changed)
                 )
                 environment[variable] = _as_variable(lease.value_bytes, token)
             return await child.run(options.command, environment)

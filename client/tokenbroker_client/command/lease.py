@@ -27,7 +27,7 @@ async def run(options: argparse.Namespace) -> int:
             loop.add_signal_handler(number, stop.set)
     async with (
         connect_with(options) as broker,
-        broker.lease(options.token, ttl_s=options.ttl, stage=options.stage) as lease,
+        broker.lease(options.token, ttl_s=options.ttl, stage=options.stage, wait_s=options.in_line) as lease,
     ):
         changes = lease.changes()
         _print(lease, as_json=options.json, lines=options.hold or sys.stdout.isatty())

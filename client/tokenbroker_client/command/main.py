@@ -168,6 +168,12 @@ def _add_identity(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--ttl", type=span_s, metavar="SPAN", help="how long a value outlives a lost connection, as 5m")
     verb.add_argument(
+        "--in-line",
+        type=span_s,
+        metavar="SPAN",
+        help="how long to stand in line where every place of a token is taken, at most 5m (default: not at all)",
+    )
+    verb.add_argument(
         "--wait", type=span_s, default=30.0, metavar="SPAN", help="how long to wait for the broker (default 30s)"
     )
     _add_address(verb)

@@ -30,6 +30,8 @@ VALUE_BYTES_MAX: Final = 64 * 1024
 DETAIL_CHARS_MAX: Final = 256
 TTL_S_MAX: Final = 31 * 24 * 3600
 RETRY_AFTER_S_MAX: Final = 24 * 3600
+WAIT_S_MAX: Final = 300
+"""Longest time that a request waits in line."""
 HANDSHAKE_S: Final = 5.0
 ID_MAX: Final = 2**53 - 1
 """Integers above this lose digits in JSON readers that hold numbers as doubles."""
@@ -51,6 +53,7 @@ RequestId = Annotated[int, Meta(ge=0, le=ID_MAX)]
 Version = Annotated[int, Meta(ge=1, le=ID_MAX)]
 TtlAsked = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
 TtlLeft = Annotated[float, Meta(ge=0, le=TTL_S_MAX)]
+WaitS = Annotated[float, Meta(ge=0, le=WAIT_S_MAX)]
 Pause = Annotated[float, Meta(ge=0, le=RETRY_AFTER_S_MAX)]
 HeartbeatS = Annotated[float, Meta(gt=0, le=3600)]
 Detail = Annotated[str, Meta(max_length=DETAIL_CHARS_MAX)]

@@ -22,6 +22,7 @@ from tokenbroker_client.wire.bounds import (
     TokenName,
     TtlAsked,
     Version,
+    WaitS,
     WorkerName,
 )
 from tokenbroker_client.wire.codes import AckStatus, AuthMethod, ReportEvent, Stage
@@ -53,12 +54,16 @@ class Prove(ClientStruct, frozen=True, tag="prove"):
 
 
 class LeaseRequest(ClientStruct, frozen=True, tag="lease"):
-    """Ask for one token, for at most `ttl_s` seconds (absent: the grant's default), in a stage (absent: current)."""
+    """Ask for one token, for at most `ttl_s` seconds (absent: the grant's default), in a stage (absent: current).
+
+    wait_s: how long to wait in line where every place is taken (absent: not at all).
+    """
 
     id: RequestId
     token: TokenName
     ttl_s: TtlAsked | None = None
     stage: Stage | None = None
+    wait_s: WaitS | None = None
 
 
 LeaseIds = Annotated[tuple[LeaseIdSaid, ...], Meta(min_length=1, max_length=LEASES_PER_FRAME_MAX)]
