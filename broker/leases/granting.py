@@ -100,7 +100,7 @@ class Grant(Operation):
             raise Missing(heads=(self.token,))
         if head is None:
             raise NotAllowed("no_such_token")
-        version = head.leasable(self.stage)
+        version = head.leasable(self.stage, self.holder.worker)
         if version is None:
             raise NotFound(f"the token is disabled or has no {self.stage} version; ask its owner")
         return version

@@ -1,7 +1,7 @@
 """The live versions of each token, verified and kept in memory with a bound.
 
-A head is a token's row and the rows of its current and its previous version, still sealed. Nothing here opens values
-or decides.
+A head is a token's row and the rows of its current and its previous version, and of one that is being rolled out, still
+sealed. Nothing here opens values.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from broker.errors import Tampered
+from broker.leases.shares import bucket
 from storage.port import PAGE_MAX, Storage
 from storage.records import TokenRecord, VersionRecord
 from storage.records.leases import LeaseStage
@@ -17,17 +18,26 @@ from storage.table import Key, Record
 
 
 class Head(NamedTuple):
-    """A token, its current version and its previous one; None while there is none."""
+    """A token, its current version, its previous one, and the one being rolled out; None while there is none."""
 
     token: TokenRecord
     version: VersionRecord | None
     previous: VersionRecord | None
+    target: VersionRecord | None = None
 
-    def leasable(self, stage: LeaseStage) -> VersionRecord | None:
-        """The version of this stage, which workers may have now; None: there is none, or the token is disabled."""
+    def leasable(self, stage: LeaseStage, worker: str) -> VersionRecord | None:
+        """The version of this stage, which the worker may have now; None: there is none, or the token is disabled."""
         if self.token.disabled:
             return None
+        if self.token.rollout:
+            return self._rolling(stage, worker)
         return self.version if stage == "current" else self.previous
+
+    def _rolling(self, stage: LeaseStage, worker: str) -> VersionRecord | None:
+        """During a rollout two versions are in use; whoever leases both stages has both, whichever is his own."""
+        token = self.token
+        has_target = bucket(token.name, worker, token.rollout) < token.rollout_share
+        return self.target if has_target is (stage == "current") else self.version
 
 
 _WARM_PAGE: Final = 100
@@ -104,9 +114,13 @@ class Heads:
         self._loads.append(load)
         try:
             tokens = await self._storage.get_many(TokenRecord, [(name,) for name in names])
-            live = ((token.name, number) for token in tokens.values() for number in (token.current, token.previous))
-            keys = [(name, number) for name, number in live if number]
-            versions = await self._storage.get_many(VersionRecord, keys)
+            live = {
+                (token.name, number)
+                for token in tokens.values()
+                for number in (token.current, token.previous, token.rollout)
+                if number
+            }
+            versions = await self._versions(list(live))
         finally:
             self._loads = [each for each in self._loads if each is not load]
         for name in names:
@@ -115,10 +129,17 @@ class Heads:
             token = tokens.get((name,))
             self._keep(name, None if token is None else self._verified(token, versions))
 
+    async def _versions(self, keys: Sequence[Key]) -> dict[Key, VersionRecord]:
+        found: dict[Key, VersionRecord] = {}
+        for start in range(0, len(keys), PAGE_MAX):
+            found.update(await self._storage.get_many(VersionRecord, keys[start : start + PAGE_MAX]))
+        return found
+
     def _verified(self, token: TokenRecord, versions: dict[tuple[str | int, ...], VersionRecord]) -> Head:
         self._verify(token)
         live: list[VersionRecord | None] = []
-        for stage, number in (("current", token.current), ("previous", token.previous)):
+        live_now = (("current", token.current), ("previous", token.previous), ("rolled out", token.rollout))
+        for stage, number in live_now:
             version = versions.get((token.name, number)) if number else None
             if version is not None:
                 self._verify(version)

@@ -80,7 +80,7 @@ class Renewal(Operation):
             # All at once, so that one read serves all that this session holds.
             raise Missing(heads=tuple({name for name, _ in self.holder.leases if name not in known} - self._unreadable))
         head = known[token]
-        if head is None or head.leasable(record.stage) is None:
+        if head is None or head.leasable(record.stage, self.holder.worker) is None:
             raise NotFound
 
     def goes_on_without(self, token: str) -> bool:

@@ -114,7 +114,7 @@ class Resume(Operation):
             return
         try:
             grant, worker = context.authorise(self.holder, place, now)
-            head, version = _leasable(context.heads.known[row.token], row.stage)
+            head, version = _leasable(context.heads.known[row.token], row.stage, row.worker)
         except NotAllowed as error:
             self._end(batch, row, "revoked", error.reason)
             return
@@ -124,12 +124,12 @@ class Resume(Operation):
         behind = version.version != self.stated[row.lease]
         if behind:
             try:
-                value, encoding = batch.open(version, self.holder)
+                opened = batch.open(version, self.holder)
             except BrokerError:
                 # This item cannot be served now; its row stays, and the worker asks for the token anew.
                 self._gone.append(GoneLease(lease=row.lease, code=GoneCode.UNKNOWN))
                 return
-            self._rotated.append(rotated_frame(row.lease, head, version, value, encoding))
+            self._rotated.append(rotated_frame(row, self.stated[row.lease], head, version, opened))
         terms = next_terms(row, grant=grant, worker=worker, now=now, ttl_s=row.ttl_s)
         record = given(extended(row, terms, grant=grant.id), version.version, now=now, pushed=behind)
         self._live[place] = msgspec.structs.replace(record, session=self.holder.session, instance=context.instance)
@@ -187,8 +187,8 @@ class Resume(Operation):
         self.holder.answer(self.id, error_frame(error, self.id))
 
 
-def _leasable(head: Head | None, stage: LeaseStage) -> tuple[Head, VersionRecord]:
-    version = None if head is None else head.leasable(stage)
+def _leasable(head: Head | None, stage: LeaseStage, worker: str) -> tuple[Head, VersionRecord]:
+    version = None if head is None else head.leasable(stage, worker)
     if head is None or version is None:
         raise NotFound
     return head, version

@@ -13,7 +13,7 @@ import msgspec
 from broker.audit.entries import LeaseRotated, LeasesEnded, LeasesRenewed
 from broker.errors import BrokerError, Unavailable
 from broker.leases.answers import push_revoked
-from broker.leases.batch import Batch
+from broker.leases.batch import Batch, Opened
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Held, place_of
@@ -21,19 +21,24 @@ from broker.leases.operation import Missing, Operation
 from broker.leases.terms import NO_VERSION, cut, ended
 from broker.leases.versions import given
 from storage.records import LeaseRecord, VersionRecord
-from tokenbroker_client.wire import ENCODER, Encoding, LiveLease, Renewed, Rotated
+from tokenbroker_client.wire import ENCODER, LiveLease, Renewed, Rotated
 
 
-def rotated_frame(lease: str, head: Head, version: VersionRecord, value: str, encoding: Encoding) -> Rotated:
-    """What a worker is told of another version. Of how long the one before a previous one works, nothing is known."""
+def rotated_frame(record: LeaseRecord, has: int, head: Head, version: VersionRecord, opened: Opened) -> Rotated:
+    """What a worker is told of another version, who has version `has`.
+
+    How long that works is known only where the lease follows the current version and that one is still in use.
+    """
+    token, (value, encoding) = head.token, opened
+    known = record.stage == "current" and has in {token.current, token.previous, token.rollout}
     return Rotated(
-        lease=lease,
+        lease=record.lease,
         token=version.token,
         version=version.version,
         value=value,
         encoding=encoding,
         content_type=version.content_type,
-        previous_valid_s=0.0 if version is head.previous else float(head.token.previous_valid_s),
+        previous_valid_s=float(token.previous_valid_s) if known else 0.0,
     )
 
 
@@ -77,7 +82,7 @@ class Recheck(Operation):
         if record.token not in context.heads.known:
             raise Missing(heads=(record.token,))
         head = context.heads.known[record.token]
-        version = None if head is None else head.leasable(record.stage)
+        version = None if head is None else head.leasable(record.stage, holder.worker)
         shorter = cut(record, grant=grant, worker=worker, now=now)
         if version is None:
             self._revoke(batch, NO_VERSION[record.stage])
@@ -99,8 +104,7 @@ class Recheck(Operation):
     def _rotate(self, batch: Batch, record: LeaseRecord, head: Head, version: VersionRecord) -> None:
         """record: the lease, cut already if it has to be."""
         holder = self.held.holder
-        value, encoding = batch.open(version, holder)
-        self._frame = rotated_frame(record.lease, head, version, value, encoding)
+        self._frame = rotated_frame(record, self.held.sent, head, version, batch.open(version, holder))
         sent = given(record, version.version, now=batch.now, pushed=True)
         self._record = msgspec.structs.replace(sent, rev=self.held.record.rev + 1)
         batch.updates.append(self._record)

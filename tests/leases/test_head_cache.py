@@ -110,9 +110,9 @@ async def test_a_head_is_read_once_and_kept(storage: Paused) -> None:
     assert current(heads) == 1
     known = heads.known
     assert known["off"] is not None
-    assert known["off"].leasable("current") is None
+    assert known["off"].leasable("current", "w") is None
     assert known["none"] is not None
-    assert known["none"].leasable("current") is None
+    assert known["none"].leasable("current", "w") is None
     assert known["absent"] is None
 
 
@@ -260,7 +260,7 @@ async def test_both_live_versions_are_kept_and_counted(storage: Paused) -> None:
     await heads.load(["both"])
     head = heads.known["both"]
     assert head is not None
-    found = [head.leasable(stage) for stage in ("current", "previous")]
+    found = [head.leasable(stage, "w") for stage in ("current", "previous")]
     assert [each and each.version for each in found] == [2, 1]
     assert heads._bytes == 2 * len(b"sealed")
 

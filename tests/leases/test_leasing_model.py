@@ -279,7 +279,7 @@ class World:
             assert set(worker.believes) == own, "the worker believes otherwise"
             for lease, (token, version, until) in worker.believes.items():
                 head = context.heads.known.get(token)
-                follows = None if head is None else head.leasable(live[lease].stage)
+                follows = None if head is None else head.leasable(live[lease].stage, live[lease].worker)
                 assert head is None or (follows is not None and version == follows.version), "it has another version"
                 assert (
                     abs((live[lease].expires_at - now).total_seconds() - until + self.broker.clock.monotonic()) < 0.01
