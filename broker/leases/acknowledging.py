@@ -14,6 +14,7 @@ from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Missing, Operation
 from broker.leases.versions import applied, failed
+from storage.port import Amended
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import AckStatus
 
@@ -39,11 +40,13 @@ class Acknowledge(Operation):
     def decide(self, batch: Batch) -> None:
         self._held = self._record = None
         row = self._row(batch)
-        after = None if row is None or row.session != self.holder.session else self._after(row, batch)
+        if row is None or row.session != self.holder.session:
+            return
+        after = self._after(row, batch)
         if after is None:
             return
         self._record = after
-        batch.updates.append(after)
+        batch.updates.append(Amended(row, after))
         batch.entries.append(
             LeaseAcknowledged(
                 at=batch.now, actor=self.holder.actor, lease=self.lease, status=self.status, version=self.version
@@ -75,7 +78,7 @@ class Acknowledge(Operation):
             return msgspec.structs.replace(row, rev=row.rev + 1, wiped_at=batch.now)
         if self.status is AckStatus.APPLIED:
             return applied(row, self.version, now=batch.now)
-        return failed(row, self.version, self.detail)
+        return failed(row, self.version, self.detail, now=batch.now)
 
     def done(self, batch: Batch) -> None:
         self.holder.acknowledged()

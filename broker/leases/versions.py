@@ -33,6 +33,7 @@ def given(record: LeaseRecord, version: int, *, now: datetime, pushed: bool) -> 
         pushed_at=pushed_at,
         acked_at=None,
         ack_failed="",
+        failed_at=None,
         past=(*record.past, before)[-PAST_MAX:],
     )
 
@@ -45,7 +46,9 @@ def applied(record: LeaseRecord, version: int, *, now: datetime) -> LeaseRecord 
     if version == record.version:
         if record.acked_at is not None and not record.ack_failed:
             return None
-        return msgspec.structs.replace(record, rev=record.rev + 1, acked_version=version, acked_at=now, ack_failed="")
+        return msgspec.structs.replace(
+            record, rev=record.rev + 1, acked_version=version, acked_at=now, ack_failed="", failed_at=None
+        )
     index = next((i for i in reversed(range(len(record.past))) if record.past[i].version == version), None)
     if index is None or record.acked_at is not None or record.past[index].acked_at is not None:
         return None
@@ -54,15 +57,24 @@ def applied(record: LeaseRecord, version: int, *, now: datetime) -> LeaseRecord 
     return msgspec.structs.replace(record, rev=record.rev + 1, acked_version=version, past=past)
 
 
-def failed(record: LeaseRecord, version: int, detail: str) -> LeaseRecord | None:
+def failed(record: LeaseRecord, version: int, detail: str, *, now: datetime) -> LeaseRecord | None:
     """The lease whose worker could not use this version; None: that is not new, or another one was sent last.
 
     Of a revoked lease it is the wipe that failed, whatever version is named.
     """
     told = detail or "failed"
-    if told == record.ack_failed or (version != record.version and record.state != "revoked"):
+    if version != record.version and record.state != "revoked":
         return None
-    return msgspec.structs.replace(record, rev=record.rev + 1, ack_failed=told)
+    if told == record.ack_failed and (record.state != "revoked" or wipe_failed(record)):
+        return None
+    return msgspec.structs.replace(record, rev=record.rev + 1, ack_failed=told, failed_at=now)
+
+
+def wipe_failed(record: LeaseRecord) -> bool:
+    """Whether the worker answered the revocation by saying that it could not wipe the value."""
+    if record.state != "revoked" or record.ended_at is None or record.failed_at is None:
+        return False
+    return record.failed_at >= record.ended_at
 
 
 def is_confirmed(record: LeaseRecord) -> bool:

@@ -40,9 +40,10 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     expires. Ids are time-ordered, so inserts stay at the end of the table; there is no index on token or worker.
     prune_at is None while live. stage: which version of the token it follows. version_at: since when it has its
     version; None: since it was granted. pushed_at: when that was pushed; None: it was the answer to a request of its
-    worker, which waits for no acknowledgement. acked_at: when the worker said that it applied it. acked_version: the one
-    that it last said it uses. past: the versions before, oldest first, the oldest of many cut off. member: of the pool,
-    the token whose value it is; empty where the token is no pool.
+    worker, which waits for no acknowledgement. acked_at: when the worker said that it applied it. acked_version: the
+    one that it last said it uses. ack_failed, failed_at: what it said, and when, if it could not apply its version, or
+    could not wipe it. past: the versions before, oldest first, the oldest of many cut off. member: of the pool, the
+    token whose value it is; empty where the token is no pool.
     """
 
     table: ClassVar[Table] = Table(name="lease", key=("lease",), due=("due_at", "prune_at"))
@@ -71,6 +72,7 @@ class LeaseRecord(Record, frozen=True, kw_only=True):
     version_at: datetime | None = None
     pushed_at: datetime | None = None
     acked_at: datetime | None = None
+    failed_at: datetime | None = None
     past: tuple[PastVersion, ...] = ()
     member: str = ""
 

@@ -53,7 +53,7 @@ def test_a_push_is_confirmed_by_applied_and_by_nothing_else() -> None:
     """Neither a failure nor what is said of the version before confirms it."""
     pushed = given(lease(), 2, now=at(1), pushed=True)
     assert is_confirmed(said(applied(pushed, 2, now=at(2))))
-    assert not is_confirmed(said(failed(pushed, 2, "no room")))
+    assert not is_confirmed(said(failed(pushed, 2, "no room", now=at(9))))
     assert not is_confirmed(said(applied(pushed, 1, now=at(2))))
 
 
@@ -111,13 +111,13 @@ def test_what_was_never_sent_is_not_acknowledged() -> None:
     record = given(lease(3), 5, now=at(1), pushed=True)
     for version in (0, 1, 4, 6):
         assert applied(record, version, now=at(2)) is None
-        assert failed(record, version, "") is None
+        assert failed(record, version, "", now=at(9)) is None
 
 
 def test_a_failure_stays_until_the_version_is_applied_or_another_is_sent() -> None:
     """The same said again is nothing new."""
-    broken = said(failed(given(lease(), 2, now=at(1), pushed=True), 2, ""))
+    broken = said(failed(given(lease(), 2, now=at(1), pushed=True), 2, "", now=at(9)))
     assert broken.ack_failed == "failed"
-    assert failed(broken, 2, "") is None
+    assert failed(broken, 2, "", now=at(9)) is None
     assert is_confirmed(said(applied(broken, 2, now=at(2))))
     assert not given(broken, 3, now=at(2), pushed=True).ack_failed

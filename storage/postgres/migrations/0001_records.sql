@@ -188,6 +188,7 @@ CREATE TABLE tokenbroker."lease" (
   "version_at" bigint,
   "pushed_at" bigint,
   "acked_at" bigint,
+  "failed_at" bigint,
   "past" text COLLATE "C" NOT NULL,
   "member" text COLLATE "C" NOT NULL,
   PRIMARY KEY ("lease")

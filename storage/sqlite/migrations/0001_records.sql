@@ -176,6 +176,7 @@ CREATE TABLE "lease" (
   "version_at" INTEGER,
   "pushed_at" INTEGER,
   "acked_at" INTEGER,
+  "failed_at" INTEGER,
   "past" TEXT NOT NULL,
   "member" TEXT NOT NULL,
   PRIMARY KEY ("lease")
