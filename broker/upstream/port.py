@@ -50,7 +50,9 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotation(Work):
-    """One rotation. id: the same for each step and each attempt of it. notes: what `create` told, empty before."""
+    """One rotation. id: the same for each step and each attempt of it; letters, digits, - and _, at most 64 of them.
+    notes: what `create` told, empty before.
+    """
 
     id: str
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -156,7 +158,10 @@ class Issuer(Protocol):
         ...
 
     async def revoke(self, wanted: Wanted, handle: Mapping[str, str], value: Secret | None) -> None:
-        """End it upstream. Returning means that it is gone there, also if it never was. value: None if not known."""
+        """End it upstream. Returning means that it is gone there, also if it never was. value: None if not known.
+
+        EndsByItself: nobody can end it, and it still works; asked again at the instant it names, it is gone.
+        """
         ...
 
 

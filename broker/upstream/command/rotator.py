@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.secret import Secret
-from broker.upstream.command.document import read_made, told
 from broker.upstream.command.process import STDOUT_MAX, Ended, run_program
+from broker.upstream.document import read_made, told
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
 from broker.upstream.port import Made, Rotation, Site
 
@@ -44,7 +44,8 @@ class CommandRotator:
 
     async def create(self, rotation: Rotation, current: Secret | None) -> Made:
         """Run it with `create`; what it writes is the new value."""
-        return read_made(self._program(rotation.settings), await self._run("create", rotation, None, current))
+        speaker = f"the program {self._program(rotation.settings)}"
+        return read_made(speaker, await self._run("create", rotation, None, current))
 
     async def set(self, rotation: Rotation, new: Secret, current: Secret | None) -> None:
         """Run it with `set`."""

@@ -23,8 +23,8 @@ from broker.upstream.http import Answer, Http, read_json, read_url, status_error
 from broker.upstream.port import Work
 from broker.upstream.terms import Terms, credential_text
 
-Token = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,16384}\Z")]
-"""A token as RFC 6749 appendix A.12 spells one, and not longer than this."""
+Token = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,16384}\Z")]
+"""A token as RFC 6749 appendix A.12 spells one, without spaces, which no header carries; not longer than this."""
 _LIFE_S_MAX = 10 * 365 * 86_400
 
 _MEANINGS: Mapping[str, tuple[type[UpstreamError], str]] = {
@@ -106,7 +106,7 @@ class TokenEndpoint:
         """
         if self._terms.revoke_url:
             url = read_url("revoke_url", self._terms.revoke_url)
-            answer = await self._post(url, {"token": _spelt(token), "token_type_hint": hint})
+            answer = await self._post(url, {"token": spelt(token), "token_type_hint": hint})
             if not answer.ok:
                 raise _meaning(answer, url)
 
@@ -173,8 +173,9 @@ def _meaning(answer: Answer, url: URL) -> UpstreamError:
     return status_error(answer, host=host, remedy="see its own logs")
 
 
-def _spelt(token: Secret) -> str:
-    try:
-        return token.reveal().decode("ascii")
-    except UnicodeDecodeError:
-        raise Refused("the value is no token that such a server gives; it cannot be revoked there") from None
+def spelt(token: Secret) -> str:
+    """A token as it goes into a form or a header. Refused: no such server ever gave it."""
+    content = token.reveal()
+    if not content or not all(0x21 <= byte <= 0x7E for byte in content):
+        raise Refused("the value is no token that an authorization server gives")
+    return content.decode("ascii")

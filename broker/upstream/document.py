@@ -1,10 +1,12 @@
-"""What the program of the rotator `command` reads and writes: one JSON document each way (docs/spec/rotators.md).
+"""What programs (`command`) and services (`webhook`) of the operator's are told, and answer: one JSON object each way.
 
-Values stand as `value` (UTF-8 text) or `value_b64` (base64url without padding), as in the API.
+Values stand as `value` (UTF-8 text) or `value_b64` (base64url without padding), as in the API. The format is described
+in docs/spec/rotators.md.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,6 +18,10 @@ from broker.secret import Secret
 from broker.upstream.errors import Failed
 from broker.upstream.port import NOTES_MAX, Made, Rotation
 from tokenbroker_client.wire import BadEncoding, encode_value, unb64
+
+GENERATED_MIN = 16
+GENERATED_MAX = 1024
+"""Fewest and most characters that the broker draws for somebody."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -41,7 +47,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program reads. new, current: null where there is none. At `finish`, `current` is the former value."""
+    """What they read. new, current: null where there is none. At `finish`, `current` is the former value."""
 
     step: str
     rotation: str
@@ -54,8 +60,11 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a program writes at `create`, and nothing at the other steps."""
+    """What they answer at `create`, and nothing at the other steps. generate: in place of a value, how many characters
+    of A-Z a-z 0-9 - _ the broker is to draw; each is worth 6 bits.
+    """
 
+    generate: Annotated[int, Meta(ge=GENERATED_MIN, le=GENERATED_MAX)] | None = None
     content_type: str | None = None
     notes: Annotated[dict[str, str], Meta(max_length=NOTES_MAX)] = {}
     credentials: dict[str, Value] = {}
@@ -80,23 +89,31 @@ def told(
     )
 
 
-def read_made(program: str, output: bytes) -> Made:
-    """What `create` made. Failed: the output is not what docs/spec/rotators.md says; none of it is quoted."""
+def read_made(speaker: str, content: bytes) -> Made:
+    """What `create` made. speaker: whom to name. Failed: this is no `Answer`; none of it is quoted."""
     try:
-        answer = msgspec.json.decode(output, type=Answer)
+        answer = msgspec.json.decode(content, type=Answer)
         return Made(
-            value=answer.secret(),
+            value=_value(answer),
             content_type=answer.content_type,
             notes=answer.notes,
             credentials={name: value.secret() for name, value in answer.credentials.items()},
             expires_at=None if answer.expires_at is None else answer.expires_at.astimezone(UTC),
         )
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, RecursionError):
         # Without the cause's text, which may quote a value.
         raise Failed(
-            f"what the program {program} wrote at the step create is not one JSON object with `value` or `value_b64`, "
-            "and at most `content_type`, `notes`, `credentials` and `expires_at`; see docs/spec/rotators.md"
+            f"what {speaker} answered at the step create is not one JSON object with `value`, `value_b64` or "
+            "`generate`, and at most `content_type`, `notes`, `credentials` and `expires_at`"
         ) from None
+
+
+def _value(answer: Answer) -> Secret:
+    if answer.generate is None:
+        return answer.secret()
+    if answer.value is not None or answer.value_b64 is not None:
+        raise ValueError("a value, and one to be generated")
+    return Secret(secrets.token_urlsafe(answer.generate)[: answer.generate].encode())
 
 
 def _shown(secret: Secret) -> Value:
