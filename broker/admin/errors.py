@@ -6,6 +6,7 @@ Conflict
 ├── LastAdmin           nobody would be left who can administer
 ├── InUse               something else still needs it
 ├── NoFormer            there is no earlier version to go back to
+├── RolloutRunning      a version of the token is being rolled out
 ├── WrongKind           a token of this kind has no such thing
 └── TooMany             a bound on how many there may be
 Denied
@@ -16,6 +17,7 @@ Unauthenticated
 BadRequest
 ├── CredentialRefused   a token that cannot hold what the broker signs in with
 ├── KeyRefused          a public key that must not identify anybody
+├── RolloutRefused      the steps or times of a rollout are out of bounds
 └── ValueRefused        a token's value, content type or stage is out of its bound
 """
 
@@ -64,6 +66,12 @@ class WrongKind(Conflict):
     code = "wrong_kind"
 
 
+class RolloutRunning(Conflict):
+    """A version of the token is being rolled out; wait for its end, or take it back with `token rollout abort`."""
+
+    code = "rollout_running"
+
+
 class TooMany(Conflict):
     """There are as many as this broker keeps; remove some first."""
 
@@ -98,6 +106,12 @@ class KeyRefused(BadRequest):
     """The public key cannot identify anybody; make another key pair."""
 
     code = "key_refused"
+
+
+class RolloutRefused(BadRequest):
+    """The steps or times of the rollout are out of bounds."""
+
+    code = "rollout_refused"
 
 
 class ValueRefused(BadRequest):

@@ -16,7 +16,7 @@ from broker.admin.keys import DEFAULT_KEYRING
 from broker.admin.once import Once, nothing_beside
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.sealing import Sealer, relies_on
-from broker.admin.stages import step_down
+from broker.admin.stages import check_not_rolling, step_down
 from broker.admin.token_book import TokenBook
 from broker.admin.values import check_content_type, check_previous_valid_s, check_value
 from broker.audit.entries import TokenChanged
@@ -65,6 +65,7 @@ class TokenPutter:
 
         if_match 0: only if there is no such token yet (Exists). BadRequest and below: a name, value, label or type out
         of bounds. NotFound: no such keyring. Conflict: the token belongs to another keyring. PreconditionFailed.
+        RolloutRunning: a version is being rolled out, and this one would be current.
         """
         return await carry_out(self._authority, lambda: self.planned(new, actor=actor, if_match=if_match, once=once))
 
@@ -103,6 +104,8 @@ class TokenPutter:
         if if_match == 0:
             raise Exists(f"token {new.token} exists already; put without if-none-match adds a version")
         check_revision(f"token {new.token}", before, if_match)
+        if new.stage == "current":
+            check_not_rolling(before)
         if new.keyring is not None and new.keyring != before.keyring:
             raise Conflict(
                 f"token {new.token} belongs to keyring {before.keyring}, not {new.keyring}; to move it, "

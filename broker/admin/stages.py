@@ -3,6 +3,7 @@
 
 pending ──▶ current ──▶ previous ──▶ retired        each promotion moves the others one step on
 pending, previous ──▶ retired                       by hand; any but a destroyed version can be promoted (again)
+                                                    or rolled out; what was rolled out and taken back is retired too
     any but current ──▶ destroyed                   (current too, while the token is disabled); for good
 
 So two versions are live at most: current, and previous.
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from broker.admin.errors import InUse, NoFormer
+from broker.admin.errors import InUse, NoFormer, RolloutRunning
 from broker.errors import Gone
 from storage.records import TokenRecord, VersionRecord
 from storage.records.tokens import Stage
@@ -36,6 +37,15 @@ def restaged(version: VersionRecord, stage: Stage) -> VersionRecord:
     return msgspec.structs.replace(version, rev=version.rev + 1, stage=stage)
 
 
+def check_not_rolling(token: TokenRecord) -> None:
+    """RolloutRunning: a version is on its way to some of the workers, so its stages must not move under it."""
+    if token.rollout:
+        raise RolloutRunning(
+            f"version {token.rollout} of {token.name} is being rolled out; wait for its end, or take it back with "
+            f"`token rollout abort {token.name}`"
+        )
+
+
 def check_promotable(version: VersionRecord) -> None:
     """Gone: a destroyed version has no value left to make current."""
     if version.stage == "destroyed":
@@ -43,11 +53,13 @@ def check_promotable(version: VersionRecord) -> None:
 
 
 def check_retirable(token: TokenRecord, version: VersionRecord) -> None:
-    """InUse: it is current. Gone: it is destroyed."""
+    """InUse: it is current. RolloutRunning: it is being rolled out. Gone: it is destroyed."""
     if version.stage == "destroyed":
         raise Gone(f"version {version.version} of {version.token} is destroyed; there is nothing left to retire")
     if version.version == token.current:
         raise InUse(f"version {version.version} of {version.token} is current; promote another one first")
+    if version.version == token.rollout:
+        check_not_rolling(token)
 
 
 def former(token: TokenRecord, live: Iterable[VersionRecord]) -> VersionRecord:
@@ -69,10 +81,15 @@ def former(token: TokenRecord, live: Iterable[VersionRecord]) -> VersionRecord:
 
 
 def check_destroyable(token: TokenRecord, version: VersionRecord) -> None:
-    """InUse: it is current and workers may lease it. Gone: it is destroyed already."""
+    """InUse: it is current and workers may lease it. Gone: it is destroyed already.
+
+    RolloutRunning: it is being rolled out, or is what a rollout would be taken back to.
+    """
     if version.stage == "destroyed":
         raise Gone(f"version {version.version} of {version.token} is destroyed already")
     if version.version == token.current and not token.disabled:
         raise InUse(
             f"version {version.version} of {version.token} is current; promote another one or disable the token first"
         )
+    if version.version in {token.current, token.rollout}:
+        check_not_rolling(token)

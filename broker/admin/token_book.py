@@ -10,7 +10,7 @@ from broker.authority.authority import Authority
 from broker.errors import NotFound, Tampered
 from broker.policy.names import is_token_name, parse_token_name
 from storage.port import PAGE_MAX, Page
-from storage.records import TokenRecord, VersionRecord
+from storage.records import RolloutRecord, TokenRecord, VersionRecord
 from storage.table import Key
 
 _PREFIX: Final = re.compile(r"[a-z0-9._/-]{0,511}")
@@ -46,6 +46,13 @@ class TokenBook:
         if record is None:
             raise NotFound(f"token {name} has no version {version}; `token versions` shows those there are")
         self._authority.verify(record)
+        return record
+
+    async def rollout(self, name: str) -> RolloutRecord | None:
+        """The latest rollout of a token, or None."""
+        record = await self._stored.get(RolloutRecord, (name,))
+        if record is not None:
+            self._authority.verify(record)
         return record
 
     async def stepping_down(self, token: TokenRecord) -> tuple[VersionRecord, ...]:

@@ -12,7 +12,15 @@ import msgspec
 from broker.admin.naming import check_unnamed
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.put import Put
-from broker.admin.stages import check_destroyable, check_promotable, check_retirable, former, restaged, step_down
+from broker.admin.stages import (
+    check_destroyable,
+    check_not_rolling,
+    check_promotable,
+    check_retirable,
+    former,
+    restaged,
+    step_down,
+)
 from broker.admin.token_book import TokenBook
 from broker.admin.values import check_previous_valid_s
 from broker.audit.entries import TokenChanged
@@ -21,7 +29,7 @@ from broker.clock import Clock
 from broker.policy.labels import parse_labels
 from broker.vault.vault import Vault
 from storage.port import Delete
-from storage.records import TokenRecord, VersionRecord
+from storage.records import RolloutRecord, TokenRecord, VersionRecord
 
 
 class TokenAdmin:
@@ -62,6 +70,7 @@ class TokenAdmin:
         """Make a version current; the current one becomes previous, the previous one retired.
 
         A version that is current already stays so and nothing is written. Gone: it is destroyed. NotFound.
+        RolloutRunning: a version is being rolled out.
         """
         return await carry_out(self._authority, lambda: self.promotion(name, version, actor=actor, if_match=if_match))
 
@@ -69,6 +78,7 @@ class TokenAdmin:
         """What `promote` would commit, for a commit that does more. Raises as `promote`."""
         token = await self._book.token(name)
         check_revision(f"token {name}", token, if_match)
+        check_not_rolling(token)
         target = await self._book.version(name, version)
         check_promotable(target)
         if token.current == version:
@@ -78,13 +88,14 @@ class TokenAdmin:
     async def rollback(self, name: str, *, actor: str, if_match: int | None = None) -> Put:
         """Make the previous version current again; the current one becomes previous. The value is opened first.
 
-        NoFormer: there is no previous version, or it is the later one. What `Vault.open` raises: it cannot be opened
-        now. NotFound. Then nothing has changed.
+        NoFormer: there is no previous version, or it is the later one. RolloutRunning: a version is being rolled out.
+        What `Vault.open` raises: it cannot be opened now. NotFound. Then nothing has changed.
         """
 
         async def decide() -> Plan[Put]:
             token = await self._book.token(name)
             check_revision(f"token {name}", token, if_match)
+            check_not_rolling(token)
             live = await self._book.stepping_down(token)
             target = former(token, live)
             (await self._vault.open(target)).wipe()
@@ -95,7 +106,8 @@ class TokenAdmin:
     async def retire(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
         """Let a pending or previous version be leased to nobody; it stays sealed, and can be promoted again.
 
-        One that is retired already stays so and nothing is written. InUse: it is current. Gone: destroyed. NotFound.
+        One that is retired already stays so and nothing is written. InUse: it is current. RolloutRunning: it is being
+        rolled out. Gone: destroyed. NotFound.
         """
         return await carry_out(self._authority, lambda: self.retirement(name, version, actor=actor, if_match=if_match))
 
@@ -116,7 +128,10 @@ class TokenAdmin:
         )
 
     async def destroy(self, name: str, version: int, *, actor: str, if_match: int | None = None) -> Put:
-        """Empty a version for good. InUse: it is current and the token is enabled. Gone: it was before. NotFound."""
+        """Empty a version for good. InUse: it is current and the token is enabled. Gone: it was before. NotFound.
+
+        RolloutRunning: it is being rolled out, or is current meanwhile.
+        """
 
         async def decide() -> Plan[Put]:
             token = await self._book.token(name)
@@ -137,21 +152,24 @@ class TokenAdmin:
     async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
         """Remove a token with all its versions. One that has over 1000 goes in several commits, disabled by the first.
 
-        NotFound; PreconditionFailed. InUse: a rotation policy names it. Cut short, it leaves a disabled token; deleting
-        again goes on.
+        NotFound; PreconditionFailed. InUse: a rotation policy names it. RolloutRunning: a version is being rolled out.
+        Cut short, it leaves a disabled token; deleting again goes on.
         """
 
         async def decide() -> Plan[bool]:
             token = await self._book.token(name)
             check_revision(f"token {name}", token, if_match)
             check_unnamed(self._authority, name)
+            check_not_rolling(token)
             page = await self._book.versions(name, after=None)
             versions = tuple(Delete(VersionRecord, record.key, record.rev) for record in page.records)
             if page.next is None:
+                rollout = await self._book.rollout(name)
+                ended = () if rollout is None else (Delete(RolloutRecord, rollout.key, rollout.rev),)
                 return Plan(
                     result=True,
                     entries=(self._entry(name, "deleted", actor),),
-                    deletes=(Delete(TokenRecord, token.key, token.rev), *versions),
+                    deletes=(Delete(TokenRecord, token.key, token.rev), *ended, *versions),
                 )
             return Plan(
                 result=False,

@@ -16,11 +16,12 @@ RotationStep = Literal["idle", "create", "set", "test", "promote", "overlap", "f
 
 
 class LeaseName(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease as people tell it apart, and what was said of it."""
+    """A lease as people tell it apart, what was said of it, and when it ends by itself."""
 
     lease: str
     worker: str
     why: str = ""
+    expires_at: datetime | None = None
 
 
 class RolloutRecord(Record, frozen=True, kw_only=True):
@@ -29,7 +30,9 @@ class RolloutRecord(Record, frozen=True, kw_only=True):
     before: the version that was current when it began. shares: of 10 000 workers, one for each step. wait_s: the
     longest that a step waits for acknowledgements. bake_s: how long it watches on when all have answered.
     abort_above: parts of 10 000 of a step's holders that may fail before all is taken back. retire: when the version
-    before ends. due_at: when to look again; None once it has ended. unanswered: who had not confirmed when it ended.
+    before ends. due_at: None once it has ended, so that finding what runs costs what runs. failed: who could not use
+    the version, whatever was said afterwards. unanswered: who has not confirmed, once that is all that is waited for,
+    and when it ended. holders, confirmed: as counted when it ended. The lists are cut off.
     """
 
     table: ClassVar[Table] = Table(name="rollout", key=("token",), due=("due_at",))
@@ -55,14 +58,16 @@ class RolloutRecord(Record, frozen=True, kw_only=True):
     reason: str = ""
     failed: tuple[LeaseName, ...] = ()
     unanswered: tuple[LeaseName, ...] = ()
+    holders: int = 0
+    confirmed: int = 0
     mac: bytes = b""
 
 
 class RolloutTallyRecord(Record, frozen=True, kw_only=True):
     """What the workers of one replica have said of a rollout. The lists are cut off; the counts are whole.
 
-    holders: connected ones that the version was sent to. silent: those of them that have not answered. lost: those
-    whose connection ended before they had.
+    holders: whom the step gives the version. Each of them has confirmed, failed, been silent for too long, lost its
+    connection before it had answered, or is still waited for.
     """
 
     table: ClassVar[Table] = Table(name="rollout_tally", key=("token", "instance"))
@@ -75,6 +80,8 @@ class RolloutTallyRecord(Record, frozen=True, kw_only=True):
     confirmed: int
     failed_count: int
     silent_count: int
+    lost_count: int
+    waiting: int
     failed: tuple[LeaseName, ...]
     silent: tuple[LeaseName, ...]
     lost: tuple[LeaseName, ...]

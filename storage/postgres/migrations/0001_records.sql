@@ -253,6 +253,8 @@ CREATE TABLE tokenbroker."rollout" (
   "reason" text COLLATE "C" NOT NULL,
   "failed" text COLLATE "C" NOT NULL,
   "unanswered" text COLLATE "C" NOT NULL,
+  "holders" bigint NOT NULL,
+  "confirmed" bigint NOT NULL,
   "mac" bytea NOT NULL,
   PRIMARY KEY ("token")
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
@@ -268,6 +270,8 @@ CREATE TABLE tokenbroker."rollout_tally" (
   "confirmed" bigint NOT NULL,
   "failed_count" bigint NOT NULL,
   "silent_count" bigint NOT NULL,
+  "lost_count" bigint NOT NULL,
+  "waiting" bigint NOT NULL,
   "failed" text COLLATE "C" NOT NULL,
   "silent" text COLLATE "C" NOT NULL,
   "lost" text COLLATE "C" NOT NULL,

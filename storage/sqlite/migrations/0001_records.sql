@@ -241,6 +241,8 @@ CREATE TABLE "rollout" (
   "reason" TEXT NOT NULL,
   "failed" TEXT NOT NULL,
   "unanswered" TEXT NOT NULL,
+  "holders" INTEGER NOT NULL,
+  "confirmed" INTEGER NOT NULL,
   "mac" BLOB NOT NULL,
   PRIMARY KEY ("token")
 ) STRICT;
@@ -256,6 +258,8 @@ CREATE TABLE "rollout_tally" (
   "confirmed" INTEGER NOT NULL,
   "failed_count" INTEGER NOT NULL,
   "silent_count" INTEGER NOT NULL,
+  "lost_count" INTEGER NOT NULL,
+  "waiting" INTEGER NOT NULL,
   "failed" TEXT NOT NULL,
   "silent" TEXT NOT NULL,
   "lost" TEXT NOT NULL,
