@@ -4,7 +4,7 @@ All workers are connected to one broker on SQLite, and hold one token. It is put
 aiohttp server that sends a frame of the same size to as many connections. The time runs from just before the request
 that stores the value until the last worker has the whole frame; so storing it is contained, and so is reading all
 frames in the one process that plays the workers, on the same cores. Acknowledgements are sent between rounds, and are
-counted by themselves.
+counted by themselves. What the broker uses in as long a time with nothing to do, for heartbeats above all, is taken off.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _TOKEN = "bench/t0"
 _AT_ONCE = 64
 _PATIENCE_S = 60.0
 _VALUE = "v" * 64
-_SETTLING_S = 1.0
+_IDLE_S = 2.0
+_SETTLING_S = 0.5
 """How long a server is left alone after a round, so that what it does behind the last frame is counted."""
 
 
@@ -82,6 +83,27 @@ async def _everybody_told(sockets: list[Socket], http: aiohttp.ClientSession, **
     return max(at for _, at in got) - began, [text for text, _ in got]
 
 
+class Spent:
+    """CPU of a server from now on, less the share of time that it uses with nothing to do."""
+
+    def __init__(self, server: Child, idle: float) -> None:
+        self._server = server
+        self._idle = idle
+        self._began = time.perf_counter()
+        self._cpu_s = server.cpu_s()
+
+    def us(self, workers: int) -> float:
+        """Microseconds for each of so many workers."""
+        own_s = self._idle * (time.perf_counter() - self._began)
+        return (self._server.cpu_s() - self._cpu_s - own_s) / workers * 1e6
+
+
+async def _idle_share(server: Child) -> float:
+    before = server.cpu_s()
+    await asyncio.sleep(_IDLE_S)
+    return (server.cpu_s() - before) / _IDLE_S
+
+
 async def _measure(broker: Child, bare: Child, credential: str, *, workers: int, rounds: int) -> Rounds:
     seen = Rounds()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -90,27 +112,25 @@ async def _measure(broker: Child, bare: Child, credential: str, *, workers: int,
         for number in range(rounds + 1):
             body = {"items": [{"token": _TOKEN, "value": f"{_VALUE}{number:04}"}]}
             headers = {"Authorization": f"Bearer {credential}"}
-            await asyncio.sleep(_SETTLING_S)
             broker.reset_peak()
-            before, rss = broker.cpu_s(), broker.rss_bytes()
+            rss, idle = broker.rss_bytes(), await _idle_share(broker)
+            push = Spent(broker, idle)
             took, frames = await _everybody_told(
                 sockets, http, url=f"{broker.url}/v1/tokens", json=body, headers=headers
             )
             await asyncio.sleep(_SETTLING_S)
-            pushed, peak = broker.cpu_s(), broker.peak_bytes()
+            push_us, peak, ack = push.us(workers), broker.peak_bytes(), Spent(broker, idle)
             for socket, frame in zip(sockets, frames, strict=True):
                 await socket.send_str(_acknowledgement(frame))
             await asyncio.sleep(2 * _SETTLING_S)
-            acked = broker.cpu_s()
-            begun = bare.cpu_s()
+            ack_us, sends = ack.us(workers), Spent(bare, 0.0)
             await _everybody_told(bystanders, http, url=f"{bare.url}/v1/everybody", data=frames[0])
-            await asyncio.sleep(_SETTLING_S)
             if number:  # the first one warms up
                 seen.seconds.append(took)
                 seen.grown_bytes.append(peak - rss)
-                seen.cpu_us.append((pushed - before) / workers * 1e6)
-                seen.ack_us.append((acked - pushed) / workers * 1e6)
-                seen.bare_us.append((bare.cpu_s() - begun) / workers * 1e6)
+                seen.cpu_us.append(push_us)
+                seen.ack_us.append(ack_us)
+                seen.bare_us.append(sends.us(workers))
     return seen
 
 

@@ -45,13 +45,13 @@ def insert_batches(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 def update_each(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """One UPDATE per row, through executemany."""
-    assert connection.executemany(TABLE.update(1), rows).rowcount == len(rows)
+    assert connection.executemany(TABLE.update(TABLE.codec, 1), rows).rowcount == len(rows)
 
 
 def update_batches(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """As the adapter does."""
     for start, size in batches(len(rows)):
-        assert connection.execute(TABLE.update(size), flat(rows[start : start + size])).rowcount == size
+        assert connection.execute(TABLE.update(TABLE.codec, size), flat(rows[start : start + size])).rowcount == size
 
 
 def measure(connection: sqlite3.Connection, write: Write, groups: Sequence[Sequence[Row]]) -> tuple[float, ...]:

@@ -54,7 +54,8 @@ class Reactions:
             workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
         )
         for token in tokens:
-            self._duties.recheck(partial(self._context.holdings.of_token, token), values=refused is None)
+            find = partial(self._context.holdings.of_token, token)
+            self._duties.recheck(find, values=refused is None, heads=(token,))
         await self._leases_changed(_names(changes, LeaseRecord.table.name))
         if refused is not None:
             raise refused

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from operator import itemgetter
+from itertools import compress
+from operator import attrgetter, is_not, itemgetter
 from typing import Any, Generic
 
 import msgspec
@@ -63,22 +64,39 @@ def int_to_instant(micros: int) -> datetime:
 class Codec(Generic[R]):
     """Rows of one record type. Build it once per type: the constructor inspects, the methods only convert."""
 
-    def __init__(self, kind: type[R]) -> None:
+    def __init__(self, kind: type[R], part: frozenset[str] | None = None) -> None:
+        """part: of these fields alone, and the key and the revision; None: of all."""
         self.kind = kind
         self.table = kind.table
-        self.columns = tuple(_column(field) for field in _fields(kind))
+        known = None if part is None else part.union(kind.table.key, ("rev",))
+        self.columns = tuple(_column(field) for field in _fields(kind) if known is None or field.name in known)
         self.names = tuple(column.name for column in self.columns)
+        self._cells: Callable[[R], Iterable[Any]] = (
+            msgspec.structs.astuple if known is None else attrgetter(*self.names)
+        )
+        self._parts: dict[tuple[str, ...], Codec[R]] = {}
         self._encoders = [(i, c.encode) for i, c in enumerate(self.columns) if c.encode is not None]
         self._decoders = [(i, c.decode) for i, c in enumerate(self.columns) if c.decode is not None]
         self.key_at = tuple(self.names.index(name) for name in self.table.key)
         self.rev_at = self.names.index("rev")
         self._key: Callable[[Row], Any] = itemgetter(*self.key_at)
         self._key_is_one = len(self.key_at) == 1
-        self._check_declaration()
+        if part is None:
+            self._check_declaration()
+
+    def amending(self, before: R, after: R) -> Codec[R]:
+        """The codec of what differs between two revisions of a record. There are few: as many as kinds of change."""
+        differing = tuple(
+            compress(self.names, map(is_not, msgspec.structs.astuple(before), msgspec.structs.astuple(after)))
+        )
+        part = self._parts.get(differing)
+        if part is None:
+            part = self._parts[differing] = Codec(self.kind, frozenset(differing))
+        return part
 
     def to_row(self, record: R) -> Row:
         """The record's cells. TypeError: a field holds another type than its hint says (a naive instant, say)."""
-        cells = list(msgspec.structs.astuple(record))
+        cells = list(self._cells(record))
         for at, encode in self._encoders:
             value = cells[at]
             if value is not None:

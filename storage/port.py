@@ -43,6 +43,17 @@ class Expect(NamedTuple):
     rev: int
 
 
+class Amended(NamedTuple):
+    """A record as it is stored and as it is to be, a revision later: what is the same in both need not be written.
+
+    `before` is what its revision says, whole: as it was read, or written last. Rows that change seldom all over are
+    written at half the cost this way.
+    """
+
+    before: Record
+    after: Record
+
+
 class AuditAppend(NamedTuple):
     """Append entries (each 1 to 65 535 bytes, already encoded) to the log numbered `log`, as one block."""
 
@@ -63,14 +74,14 @@ class Commit:
     """All of it or nothing. One commit names each record at most once.
 
     inserts: records with rev 1 whose keys must not exist.
-    updates: whole records; the stored revision must be `record.rev - 1`.
+    updates: whole records, or amended ones; the stored revision must be one less than that of the record (`after`).
     expects: what the commit relies on and does not write; it must still be so at the moment at which this is written.
     audit: at most one append; its sequence numbers are assigned in commit order, without gaps.
     announce: records (of any kind) whose change the feed shall carry, as (table name, key).
     """
 
     inserts: Sequence[Record] = ()
-    updates: Sequence[Record] = ()
+    updates: Sequence[Record | Amended] = ()
     deletes: Sequence[Delete] = ()
     expects: Sequence[Expect] = ()
     audit: AuditAppend | None = None

@@ -5,7 +5,7 @@ Bounds are `storage.bounds`' business, conversion `storage.codec`'s, writing the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import msgspec
 from storage.bounds import check_commit, frame
 from storage.codec import Codec, Row
 from storage.errors import OutOfBounds, StorageError
-from storage.port import Commit, Committed
+from storage.port import Amended, Commit, Committed
 from storage.table import Key, Record
 
 Codecs = Mapping[type[Record], Codec[Any]]
@@ -35,7 +35,10 @@ class Append:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A commit as rows. deletes, expects: key and revision. feed: table, and key as JSON. items: how many."""
+    """A commit as rows. updates: of whole records, or of what is amended of them, each under its own codec.
+
+    deletes, expects: key and revision. feed: table, and key as JSON. items: how many.
+    """
 
     inserts: Rows
     updates: Rows
@@ -45,13 +48,13 @@ class Work:
     feed: Sequence[Row]
     items: int
 
-    def touched(self) -> Iterator[tuple[Codec[Any], set[Any]]]:
+    def touched(self) -> Iterator[tuple[type[Record], set[Any]]]:
         """The keys that this work writes, per table, comparable with those of other works only."""
         for codec, rows in chain(self.inserts.items(), self.updates.items()):
-            yield codec, codec.bare_keys(rows)
+            yield codec.kind, codec.bare_keys(rows)
         yield from _keys(self.deletes)
 
-    def relied_on(self) -> Iterator[tuple[Codec[Any], set[Any]]]:
+    def relied_on(self) -> Iterator[tuple[type[Record], set[Any]]]:
         """The keys that this work reads and does not write, likewise."""
         yield from _keys(self.expects)
 
@@ -103,25 +106,25 @@ def independent(works: Sequence[Work]) -> bool:
     """Whether writing kind by kind equals writing call by call: no call touches what another touches or relies on."""
     if len(works) == 1 or not any(work.updates or work.deletes for work in works):
         return True  # inserts alone: a key that occurs twice fails by itself
-    seen: dict[Codec[Any], set[Any]] = {}
+    seen: dict[type[Record], set[Any]] = {}
     for work in works:
         # A work names a record once (`prepare` saw to it), so whatever was seen already is another work's.
-        for codec, keys in work.touched():
-            known = seen.setdefault(codec, set())
+        for kind, keys in work.touched():
+            known = seen.setdefault(kind, set())
             if not known.isdisjoint(keys):
                 return False
             known |= keys
-    return all(seen.get(codec, _NONE).isdisjoint(keys) for work in works for codec, keys in work.relied_on())
+    return all(seen.get(kind, _NONE).isdisjoint(keys) for work in works for kind, keys in work.relied_on())
 
 
 _NONE: frozenset[Any] = frozenset()
 
 
-def _keys(rows: Rows) -> Iterator[tuple[Codec[Any], set[Any]]]:
+def _keys(rows: Rows) -> Iterator[tuple[type[Record], set[Any]]]:
     """The keys of rows that are a key and a revision."""
     for codec, rows_of_one in rows.items():
         one = len(codec.table.key) == 1
-        yield codec, {row[0] if one else row[:-1] for row in rows_of_one}
+        yield codec.kind, {row[0] if one else row[:-1] for row in rows_of_one}
 
 
 def changed(codec: Codec[Any]) -> str:
@@ -129,23 +132,25 @@ def changed(codec: Codec[Any]) -> str:
     return f"table {codec.table.name!r}: a record changed since it was read, or is gone; read again and retry"
 
 
-def _rows(records: Sequence[Record], codecs: Codecs) -> Rows:
-    found: dict[type[Record], tuple[Callable[[Any], Row], list[Row]]] = {}
+def _rows(records: Sequence[Record | Amended], codecs: Codecs) -> Rows:
+    found: dict[Codec[Any], list[Row]] = {}
     for record in records:
-        kind = type(record)
-        entry = found.get(kind)
-        if entry is None:
-            codec = codecs[kind]
-            entry = found[kind] = (codec.to_row, [])
-        to_row, rows = entry
-        rows.append(to_row(record))
-    return {codecs[kind]: rows for kind, (_, rows) in found.items()}
+        if isinstance(record, Amended):
+            after: Record = record.after
+            codec = codecs[type(after)].amending(record.before, after)
+        else:
+            after, codec = record, codecs[type(record)]
+        rows = found.get(codec)
+        if rows is None:
+            rows = found[codec] = []
+        rows.append(codec.to_row(after))
+    return found
 
 
 def _check_once(work: Work) -> None:
-    seen: dict[Codec[Any], set[Any]] = {}
-    for codec, keys in work.touched():
-        seen.setdefault(codec, set()).update(keys)
+    seen: dict[type[Record], set[Any]] = {}
+    for kind, keys in work.touched():
+        seen.setdefault(kind, set()).update(keys)
     records = sum(len(rows) for part in (work.inserts, work.updates, work.deletes) for rows in part.values())
     if sum(map(len, seen.values())) != records:
         raise OutOfBounds("a commit names each record at most once; split it")

@@ -23,7 +23,7 @@ from broker.audit.tree import leaf_hash
 from broker.clock import Clock
 from broker.errors import Unavailable
 from storage import errors as storage_errors
-from storage.port import AuditAppend, Commit, Committed, Delete, Expect, Storage
+from storage.port import Amended, AuditAppend, Commit, Committed, Delete, Expect, Storage
 from storage.records.audit import AuditLogRecord
 from storage.table import Key, Record
 
@@ -88,7 +88,7 @@ class Journal:
         entries: Sequence[Entry],
         *,
         inserts: Sequence[Record] = (),
-        updates: Sequence[Record] = (),
+        updates: Sequence[Record | Amended] = (),
         deletes: Sequence[Delete] = (),
         expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),

@@ -46,7 +46,7 @@ class Acknowledge(Operation):
         if after is None:
             return
         self._record = after
-        batch.updates.append(Amended(row, after))
+        batch.amended.append(Amended(row, after))
         batch.entries.append(
             LeaseAcknowledged(
                 at=batch.now, actor=self.holder.actor, lease=self.lease, status=self.status, version=self.version

@@ -11,6 +11,7 @@ from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
+from storage.port import Amended
 from storage.records import GrantRecord, LeaseRecord, VersionRecord, WorkerRecord
 from storage.table import Key
 from tokenbroker_client.wire import Encoding, encode_value
@@ -25,6 +26,7 @@ class Batch:
         "_opened",
         "_openers",
         "_terms",
+        "amended",
         "announce",
         "context",
         "entries",
@@ -53,6 +55,7 @@ class Batch:
         self.touched: set[str] = set()
         self.inserts: list[LeaseRecord] = []
         self.updates: list[LeaseRecord] = []
+        self.amended: list[Amended] = []
         self.entries: list[Entry] = []
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []

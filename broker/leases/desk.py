@@ -22,7 +22,7 @@ from broker.leases.granting import Grant
 from broker.leases.operation import Missing, Operation
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting
-from storage.port import Committed, Delete
+from storage.port import Amended, Committed, Delete
 from storage.table import Key, Record
 
 
@@ -34,7 +34,7 @@ class Writer(Protocol):
         entries: Sequence[Entry],
         *,
         inserts: Sequence[Record] = (),
-        updates: Sequence[Record] = (),
+        updates: Sequence[Record | Amended] = (),
         deletes: Sequence[Delete] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
@@ -158,11 +158,12 @@ class Desk:
         return batch
 
     async def _write(self, batch: Batch) -> None:
-        if not (batch.entries or batch.inserts or batch.updates):
+        if not (batch.entries or batch.inserts or batch.updates or batch.amended):
             await asyncio.sleep(0)  # else nobody else would run until nothing waits any more
             return
         self.counts.batches += 1
-        await self._writer.commit(batch.entries, inserts=batch.inserts, updates=batch.updates, announce=batch.announce)
+        updates = [*batch.updates, *batch.amended]
+        await self._writer.commit(batch.entries, inserts=batch.inserts, updates=updates, announce=batch.announce)
 
     async def _one_by_one(self, operations: list[Operation]) -> None:
         for operation in operations:

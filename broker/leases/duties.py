@@ -56,14 +56,15 @@ class Duties:
             tasks.create_task(self._retry())
             tasks.create_task(self._warm())
 
-    def recheck(self, find: Find, *, values: bool = True) -> None:
+    def recheck(self, find: Find, *, values: bool = True, heads: tuple[str, ...] = ()) -> None:
         """Something about the tokens or the authority of these leases changed: push, revoke, or leave them.
 
         find: gives the leases. It is asked when whatever is being written now is held, so that a grant on its way is
-        among them. values: whether a value may be pushed at once; if not, that is tried again in a second.
+        among them. values: whether a value may be pushed at once; if not, that is tried again in a second. heads: the
+        tokens that all of them are of, where those are few.
         """
         found = partial(self._recheck, values=values)
-        self._desk.submit(Survey(find=find, found=found, failed=self._surveys.append))
+        self._desk.submit(Survey(find=find, found=found, failed=self._surveys.append, heads=heads))
 
     def _recheck(self, leases: Iterable[Held], *, values: bool) -> None:
         for held in leases:

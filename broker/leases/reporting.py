@@ -17,6 +17,7 @@ from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Operation
+from storage.port import Amended
 from storage.records import LeaseRecord
 from storage.records.leases import LeaseReport
 from tokenbroker_client.wire import ReportEvent
@@ -71,7 +72,7 @@ class Report(Operation):
             return
         said = LeaseReport(event=self.event.value, at=batch.now, version=version, retry_after_s=self.retry_after_s)
         self._record = msgspec.structs.replace(row, rev=row.rev + 1, report=said)
-        batch.updates.append(self._record)
+        batch.amended.append(Amended(row, self._record))
         if self.event is ReportEvent.REJECTED:
             self._told = self.count
             batch.entries.append(

@@ -20,6 +20,7 @@ from broker.leases.held import Held, place_of
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import NO_VERSION, cut, ended
 from broker.leases.versions import given
+from storage.port import Amended
 from storage.records import LeaseRecord, VersionRecord
 from tokenbroker_client.wire import ENCODER, LiveLease, Renewed, Rotated
 
@@ -107,7 +108,7 @@ class Recheck(Operation):
         self._frame = rotated_frame(record, self.held.sent, head, version, batch.open(version, holder))
         sent = given(record, version.version, now=batch.now, pushed=True)
         self._record = msgspec.structs.replace(sent, rev=self.held.record.rev + 1)
-        batch.updates.append(self._record)
+        batch.amended.append(Amended(self.held.record, self._record))
         batch.entries.append(
             LeaseRotated(
                 at=batch.now,

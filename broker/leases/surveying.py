@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held
-from broker.leases.operation import Operation
+from broker.leases.operation import Missing, Operation
 
 Find = Callable[[], Sequence[Held]]
 
@@ -19,13 +19,22 @@ Find = Callable[[], Sequence[Held]]
 class Survey(Operation):
     """Hands what `find` gives to `found`. Writes nothing, and answers nobody."""
 
-    __slots__ = ("_failed", "_find", "_found")
+    __slots__ = ("_failed", "_find", "_found", "_heads")
 
     def __init__(
-        self, *, find: Find, found: Callable[[Sequence[Held]], None], failed: Callable[[Survey], None]
+        self,
+        *,
+        find: Find,
+        found: Callable[[Sequence[Held]], None],
+        failed: Callable[[Survey], None],
+        heads: tuple[str, ...] = (),
     ) -> None:
-        """failed: told when it could not be carried out now."""
+        """failed: told when it could not be carried out now.
+
+        heads: tokens that are about to be looked at for each lease. They are read once beforehand, if they can be.
+        """
         super().__init__()
+        self._heads = heads
         self._find = find
         self._found = found
         self._failed = failed
@@ -34,6 +43,11 @@ class Survey(Operation):
         return ()
 
     def decide(self, batch: Batch) -> None:
+        # Else each of the leases would be decided in vain, and wait for the same head. Asked for once: where it cannot
+        # be read, the leases are looked at all the same, for a right that was lost ends without it.
+        heads, self._heads = self._heads, ()
+        if any(name not in batch.context.heads.known for name in heads):
+            raise Missing(heads=heads)
         # Here and not in `done`: what others of this batch write, and whether that succeeds, is nothing to wait for.
         # Deciding it again finds the same again, which does no harm.
         self._found(self._find())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from storage.conformance.opener import Opener
 from storage.conformance.samples import following, lease, sample
 from storage.errors import Conflict, OutOfBounds
-from storage.port import COMMIT_MAX, AuditAppend, Commit, Delete, Expect, Storage
+from storage.port import COMMIT_MAX, Amended, AuditAppend, Commit, Delete, Expect, Storage
 from storage.records import AuditBlockRecord, LeaseRecord, TokenRecord
 
 _LOG = 7
@@ -46,6 +46,50 @@ class CommitLaws:
             async with _unchanged(storage):
                 with _conflict():
                     await storage.commit(_with_everything(inserts=[lease(2), lease(1, reason="other")]))
+
+    async def test_an_amended_record_is_stored_whole(self, opener: Opener) -> None:
+        """Amendments of different fields, and whole records, are all stored as their records say, in one commit."""
+        async with opener() as storage:
+            before = [lease(number) for number in range(8)]
+            await storage.commit(Commit(inserts=before))
+            changes: list[dict[str, object]] = [
+                {"reason": "a"},
+                {"version": 9},
+                {"due_at": None},
+                {"reason": "", "ttl_s": 1},
+            ]
+            after = [following(record, **changes[at % 4]) for at, record in enumerate(before)]
+            amended = [Amended(old, new) for old, new in zip(before[:6], after[:6], strict=True)]
+            await storage.commit(Commit(updates=[*amended, *after[6:]]))
+            assert (await storage.select(LeaseRecord)).records == after
+
+    async def test_an_amendment_from_another_revision_changes_nothing(self, opener: Opener) -> None:
+        """Conflict, as for whole records; also of two that amend the same one, the second changes nothing."""
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[lease(1), lease(5)]))
+            second, third = following(lease(1), reason="second"), following(following(lease(1)), reason="third")
+            async with _unchanged(storage):
+                for amended in (Amended(second, third), Amended(lease(99), following(lease(99)))):
+                    with _conflict():
+                        await storage.commit(_with_everything(updates=[amended]))
+            other = following(lease(1), version=7)
+            outcomes = await asyncio.gather(
+                storage.commit(Commit(updates=[Amended(lease(1), second)])),
+                storage.commit(Commit(updates=[Amended(lease(1), other)])),
+                return_exceptions=True,
+            )
+            assert isinstance(outcomes[1], Conflict)
+            assert await storage.get(LeaseRecord, lease(1).key) == second
+
+    async def test_a_commit_amends_a_record_once(self, opener: Opener) -> None:
+        """OutOfBounds when one commit amends two parts of one record, or amends it and writes it whole."""
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[lease(1), lease(5)]))
+            reason = Amended(lease(1), following(lease(1), reason="second"))
+            async with _unchanged(storage):
+                for again in (Amended(lease(1), following(lease(1), version=7)), following(lease(1))):
+                    with pytest.raises(OutOfBounds):
+                        await storage.commit(_with_everything(updates=[reason, again]))
 
     async def test_an_update_from_another_revision_changes_nothing(self, opener: Opener) -> None:
         """Conflict when the stored revision is older or newer than the one the update follows, or none is stored."""
@@ -239,7 +283,7 @@ class CommitLaws:
 def _with_everything(
     *,
     inserts: list[LeaseRecord] | None = None,
-    updates: list[LeaseRecord] | None = None,
+    updates: Sequence[LeaseRecord | Amended] | None = None,
     deletes: list[Delete] | None = None,
     expects: list[Expect] | None = None,
 ) -> Commit:

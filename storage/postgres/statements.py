@@ -40,12 +40,14 @@ class Statements:
         """Insert rows; parameters, numbered from `numbers`: an array for each column."""
         return f"INSERT INTO {self._name} ({self._columns}) SELECT * FROM {self._arrays(self.codec.names, numbers)}"
 
-    def update(self, numbers: Iterator[int]) -> str:
-        """Replace rows where the stored revision is one less than the new; parameters as for `insert`."""
-        key = self.codec.table.key
-        assign = ", ".join(f"{quote(name)} = v.{quote(name)}" for name in self.codec.names if name not in key)
+    def update(self, codec: Codec[Any], numbers: Iterator[int]) -> str:
+        """Replace the codec's columns of rows where the stored revision is one less than the new; parameters, numbered
+        from `numbers`: an array for each of those columns.
+        """
+        key = codec.table.key
+        assign = ", ".join(f"{quote(name)} = v.{quote(name)}" for name in codec.names if name not in key)
         match = " AND ".join(f"t.{quote(name)} = v.{quote(name)}" for name in key)
-        rows = self._arrays(self.codec.names, numbers)
+        rows = self._arrays(codec.names, numbers)
         return f'UPDATE {self._name} AS t SET {assign} FROM {rows} WHERE {match} AND t."rev" = v."rev" - 1'
 
     def delete(self, numbers: Iterator[int]) -> str:

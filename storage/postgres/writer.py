@@ -121,7 +121,7 @@ def _compose(works: Sequence[Work], catalog: Catalog) -> _Statement:
         statement.step(f"i{at}", table.insert(statement.numbers) + " RETURNING 1", columns_of(codec, rows))
     for at, (codec, rows) in enumerate(merged(works, "updates").items()):
         table = catalog[codec.kind]
-        statement.step(f"u{at}", table.update(statement.numbers) + " RETURNING 1", columns_of(codec, rows))
+        statement.step(f"u{at}", table.update(codec, statement.numbers) + " RETURNING 1", columns_of(codec, rows))
         statement.demand(f"u{at}", len(rows))
     for at, (codec, rows) in enumerate(merged(works, "deletes").items()):
         table = catalog[codec.kind]

@@ -39,7 +39,7 @@ class Statements:
         self._columns = quoted(codec.names)
         self._key = quoted(codec.table.key)
         self._inserts: dict[int, str] = {}
-        self._updates: dict[int, str] = {}
+        self._updates: dict[tuple[Codec[Any], int], str] = {}
         self.delete = f"DELETE FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
         self.expect = f"SELECT 1 FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
         self.nothing = f"SELECT {self._columns} FROM {self._name} LIMIT 0"
@@ -52,14 +52,16 @@ class Statements:
             sql = self._inserts[rows] = f"INSERT INTO {self._name} ({self._columns}) VALUES {values}"
         return sql
 
-    def update(self, rows: int) -> str:
-        """Replace so many rows where the stored revision is one less than the new; parameters as for `insert`.
+    def update(self, codec: Codec[Any], rows: int) -> str:
+        """Replace the codec's columns of so many rows where the stored revision is one less than the new; parameters:
+        its cells, row after row.
 
-        The cursor's row count is how many matched. A key that occurs twice counts once.
+        The cursor's row count is how many matched. A key that occurs twice counts once. What is not written costs
+        nothing: an index of it stays as it is.
         """
-        sql = self._updates.get(rows)
+        sql = self._updates.get((codec, rows))
         if sql is None:
-            sql = self._updates[rows] = self._update(rows)
+            sql = self._updates[codec, rows] = self._update(codec, rows)
         return sql
 
     def get(self, keys: int) -> str:
@@ -132,8 +134,8 @@ class Statements:
         cells = [row[names.index(name)] for name in self.codec.table.order(index)]
         return tuple(cell for cell in cells if isinstance(cell, (str, int)))
 
-    def _update(self, rows: int) -> str:
-        names, key = self.codec.names, self.codec.table.key
+    def _update(self, codec: Codec[Any], rows: int) -> str:
+        names, key = codec.names, codec.table.key
         changing = [name for name in names if name not in key]
         if rows == 1:
             # UPDATE ... FROM a single row costs more than naming it; numbered parameters keep the order of cells.

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from storage.codec import Row
+from storage.codec import Codec, Row
 from storage.errors import Conflict, OutOfBounds
 from storage.port import Committed
 from storage.records.audit import AuditBlockRecord
@@ -127,7 +128,7 @@ class Writer:
                 for start, size in batches(len(rows)):
                     self._connection.execute(table.insert(size), flat(rows[start : start + size]))
             for codec, rows in merged(works, "updates").items():
-                self._update(self._catalog[codec.kind], rows)
+                self._update(codec, rows)
             for codec, rows in merged(works, "deletes").items():
                 if self._connection.executemany(self._catalog[codec.kind].delete, rows).rowcount != len(rows):
                     raise Conflict(changed(codec))
@@ -140,11 +141,12 @@ class Writer:
             raise OutOfBounds(f"a column cannot hold a value ({type(error).__name__})") from None
         return [Committed(position, seq) for position, seq in zip(positions, seqs, strict=True)]
 
-    def _update(self, table: Statements, rows: Sequence[Row]) -> None:
+    def _update(self, codec: Codec[Any], rows: Sequence[Row]) -> None:
+        table = self._catalog[codec.kind]
         for start, size in batches(len(rows)):
-            count = self._connection.execute(table.update(size), flat(rows[start : start + size])).rowcount
+            count = self._connection.execute(table.update(codec, size), flat(rows[start : start + size])).rowcount
             if count != size:
-                raise Conflict(changed(table.codec))
+                raise Conflict(changed(codec))
 
     def _append(self, appends: Sequence[Append | None]) -> list[int]:
         """Insert the blocks, numbered in order; the first number of each, -1 where there was nothing to append."""

@@ -19,7 +19,7 @@ from storage.conformance.lasting import LastingLaws
 from storage.conformance.sabotage import Passing, catches, sabotaged
 from storage.errors import Conflict, OutOfBounds, StorageError, Unavailable
 from storage.memory import open_memory
-from storage.port import COMMIT_MAX, PAGE_MAX, AuditAppend, Change, Commit, Committed, Delete, Health
+from storage.port import COMMIT_MAX, PAGE_MAX, Amended, AuditAppend, Change, Commit, Committed, Delete, Health
 from storage.records import CheckpointRecord
 
 
@@ -62,6 +62,30 @@ class LastWriteWins(Passing):
             except Conflict:
                 continue
         raise Conflict
+
+
+class AmendsAnyRevision(Passing):
+    """Looks at the stored revision of what is amended instead of the caller's."""
+
+    async def commit(self, commit: Commit) -> Committed:
+        updates = []
+        for each in commit.updates:
+            stored = await self.inner.get(type(each.after), each.after.key) if isinstance(each, Amended) else None
+            updates.append(replace(each.after, rev=stored.rev + 1) if stored else each)
+        return await super().commit(changed(commit, updates=updates))
+
+
+def amends_nothing(commit: Commit) -> Commit:
+    """Counts the revisions of what is amended, and forgets what it was about."""
+    amended = [each for each in commit.updates if isinstance(each, Amended)]
+    rest = [each for each in commit.updates if not isinstance(each, Amended)]
+    return changed(commit, updates=[*rest, *(replace(before, rev=after.rev) for before, after in amended)])
+
+
+def takes_the_last_of_each(commit: Commit) -> Commit:
+    """Lets a commit name a record twice, and writes it as it is named last."""
+    last = {(each.after if isinstance(each, Amended) else each).key: each for each in commit.updates}
+    return changed(commit, updates=list(last.values()))
 
 
 class DeletesAnyRevision(Passing):
@@ -408,6 +432,9 @@ class SplitsAppends(Passing):
 
 
 SABOTEURS: dict[str, type[Passing]] = {
+    "test_an_amended_record_is_stored_whole": commits(amends_nothing),
+    "test_an_amendment_from_another_revision_changes_nothing": AmendsAnyRevision,
+    "test_a_commit_amends_a_record_once": commits(takes_the_last_of_each),
     "test_every_part_of_a_commit_happens": commits(lambda c: changed(c, deletes=())),
     "test_an_insert_of_an_existing_key_changes_nothing": AnnouncesFirst,
     "test_an_update_from_another_revision_changes_nothing": LastWriteWins,
