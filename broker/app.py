@@ -257,7 +257,7 @@ def _assemble(
         sessions=sessions,
         feed=feed,
         reactions=reactions,
-        leases=LeaseView(storage=storage, revoking=Revoking(context=context, desk=desk, clock=clock), clock=clock),
+        leases=LeaseView(context=context, revoking=Revoking(context=context, desk=desk, clock=clock), clock=clock),
         door=door,
         certificate=certificate,
         housekeeping=Housekeeping(

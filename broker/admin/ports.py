@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from storage.port import Page
 from storage.records import LeaseRecord
@@ -24,12 +24,51 @@ class LeaseRef(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """A revoked lease whose worker has not said that it wiped the value, and what is known of that worker.
+
+    state: "failed" where it said that it could not, with `detail`; "silent" where it is connected and has said nothing;
+    "offline" where the session that held the lease has ended, at `offline_since`. expires_at: when a client that keeps
+    the protocol has let go of its copy by its own clock, whatever it hears.
+    """
+
+    ref: LeaseRef
+    state: Literal["silent", "failed", "offline"]
+    detail: str
+    offline_since: datetime | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RevokeReport:
     """What a revocation did. wiped and missing are parts of revoked: acknowledged in time, and not."""
 
     revoked: tuple[LeaseRef, ...]
     wiped: tuple[LeaseRef, ...]
-    missing: tuple[LeaseRef, ...]
+    missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseEvent:
+    """Something that happened to a lease. version: 0 where the record has forgotten which.
+
+    event: granted, pushed, applied, failed, reported, released, expired, revoked, wiped, wipe_failed. detail: what the
+    worker said, or why the lease was ended.
+    """
+
+    at: datetime
+    event: str
+    ref: LeaseRef
+    version: int
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """One page of what happened, in order of time. next: what the following page is asked for with."""
+
+    events: tuple[LeaseEvent, ...]
+    next: Key | None
 
 
 class LeaseDesk(Protocol):
@@ -48,6 +87,24 @@ class LeaseDesk(Protocol):
         """One page of leases in the order of granting: live ones, those live `at` an instant, or all on record.
 
         token, worker: only theirs. A page may hold fewer than `limit` although more follow: `next` alone says so.
+        BadRequest: `at` is to come, or is before what is on record.
+        """
+        ...
+
+    async def timeline(
+        self,
+        *,
+        token: str | None,
+        worker: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        after: Key | None,
+        limit: int,
+    ) -> Timeline:
+        """One page of what happened to the leases of a token, of a worker, or of both, between two instants.
+
+        since, until: None: as far back as is on record, and until now. BadRequest: an instant is to come or is before
+        what is on record, or they are in the wrong order; neither token nor worker is named.
         """
         ...
 

@@ -7,11 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
-from broker.api.views.leases import Lease, Revocation, RevokeLeases
+from broker.api.views.leases import Event, Lease, MissingLease, Revocation, RevokeLeases
 from broker.cli.failures import FAILED
 from broker.cli.operating import Operator, group, operated
 from broker.cli.options import read_instant, read_span
-from broker.cli.output import Column, note
+from broker.cli.output import Column, note, shown
 from broker.spans import show_span
 
 app = group("See who holds which token, and take it away.")
@@ -28,7 +28,9 @@ FIELDS: Final = (
     "granted_at",
     "expires_at",
     "acked_version",
+    "acked_at",
     "report",
+    "member",
 )
 """What `lease list --json` has for each lease."""
 _WAIT_MAX: Final = timedelta(seconds=60)
@@ -62,7 +64,7 @@ async def list_leases(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Ended ones too, as far as they are on record.")] = False,
 ) -> None:
-    """List the leases that are live now, in the order of granting."""
+    """List the leases that are live now, in the order of granting; or, with --at, that were, each as it stood then."""
     leases = await operator.client.every(
         "/v1/leases",
         Lease,
@@ -78,7 +80,7 @@ async def list_leases(
         [{field: getattr(lease, field) for field in FIELDS} for lease in leases],
         Column("lease", lambda lease: lease.lease),
         Column("token", lambda lease: lease.token),
-        Column("version", lambda lease: lease.version),
+        Column("version", lambda lease: lease.version or "forgotten"),
         Column("stage", lambda lease: lease.stage),
         Column("acked", _acknowledged),
         Column("report", _reported),
@@ -87,6 +89,50 @@ async def list_leases(
         Column("granted", lambda lease: lease.granted_at),
         Column("expires", lambda lease: lease.expires_at),
         nothing="no leases",
+    )
+
+
+@operated(
+    app,
+    "timeline",
+    "tokenbroker lease timeline --token github/ci-bot",
+    "tokenbroker lease timeline --worker ci-1 --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --json",
+)
+async def tell(
+    operator: Operator,
+    token: Token = None,
+    worker: Worker = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", parser=read_instant, metavar="TIME", help="Not before this.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", parser=read_instant, metavar="TIME", help="Not after this.")
+    ] = None,
+) -> None:
+    """Tell what happened to the leases of a token or a worker, in order of time: given, pushed, confirmed, ended."""
+    if token is None and worker is None:
+        raise typer.BadParameter("name --token, --worker or both")
+    events = await operator.client.every(
+        "/v1/leases/timeline",
+        Event,
+        {
+            "token": token,
+            "worker": worker,
+            "from": None if since is None else since.isoformat(),
+            "to": None if until is None else until.isoformat(),
+        },
+    )
+    operator.out.listing(
+        events,
+        events,
+        Column("at", lambda event: event.at),
+        Column("event", lambda event: event.event),
+        Column("version", lambda event: event.version or "forgotten"),
+        Column("token", lambda event: event.token),
+        Column("worker", lambda event: event.worker),
+        Column("lease", lambda event: event.lease),
+        Column("detail", lambda event: event.detail),
+        nothing="nothing is on record of that time",
     )
 
 
@@ -110,7 +156,8 @@ async def revoke(
 ) -> None:
     """Revoke one lease, or all leases of a token or of a worker; connected workers hear of it within a second.
 
-    With --wait, exit code 1 says that a worker has not confirmed that it wiped the value.
+    With --wait it says of each worker whether it has wiped the value, and if not, whether it is connected and when its
+    copy is over; exit code 1: somebody has not wiped. It does not wait for workers that are offline.
     """
     if sum(each is not None for each in (lease, token, worker)) != 1:
         raise typer.BadParameter("name exactly one of --lease, --token and --worker")
@@ -119,10 +166,9 @@ async def revoke(
     wait_s = 0.0 if wait is None else wait.total_seconds()
     body = RevokeLeases(lease=lease, token=token, worker=worker, reason=reason, wait_s=wait_s)
     done = await operator.client.post("/v1/leases/revoke", Revocation, body, wait_s=wait_s)
-    wiped = {each.lease for each in done.wiped}
+    missing = {each.lease: each for each in done.missing}
     lines = [
-        f"{each.lease} {each.worker} {each.token}: {'wiped' if each.lease in wiped else 'revoked'}"
-        for each in done.revoked
+        f"{each.lease} {each.worker} {each.token}: {_proof(missing.get(each.lease), wait)}" for each in done.revoked
     ]
     operator.out.fact(done, *lines)
     if not done.revoked:
@@ -130,3 +176,20 @@ async def revoke(
     if wait is not None and done.missing:
         note(f"tokenbroker: not confirmed within {show_span(wait)}: {', '.join(each.lease for each in done.missing)}")
         raise typer.Exit(FAILED)
+
+
+def _proof(missing: MissingLease | None, wait: timedelta | None) -> str:
+    """What is known of a value that was revoked: that it is wiped, or who has it still and for how long."""
+    if missing is None:
+        return "wiped"
+    if wait is None:
+        return "revoked"
+    match missing.state:
+        case "failed":
+            why = f"could not wipe it: {missing.detail}"
+        case "silent":
+            why = "connected, and has not answered"
+        case "offline":
+            since = missing.offline_since
+            why = "offline" if since is None else f"offline since {shown(since)}"
+    return f"NOT WIPED, {why}; its copy is over at {shown(missing.expires_at)}"

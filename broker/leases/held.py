@@ -138,6 +138,10 @@ class Holdings:
         places: tuple[Place, ...] = ((token, "current"), (token, "previous"))
         return [held for holder in self._holders for place in places if (held := holder.leases.get(place)) is not None]
 
+    def count_by_session(self) -> dict[str, int]:
+        """How many leases each session of this replica holds."""
+        return {holder.session: len(holder.leases) for holder in self._holders}
+
     def __len__(self) -> int:
         return len(self.by_lease)
 

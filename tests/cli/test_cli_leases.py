@@ -27,7 +27,9 @@ FIELDS = {
     "granted_at",
     "expires_at",
     "acked_version",
+    "acked_at",
     "report",
+    "member",
 }
 
 
@@ -116,6 +118,51 @@ async def test_the_past_can_be_asked_about(house: Any) -> None:
     at_that_time = await _run(house.shell.json, "lease", "list", "--worker", "l-3", "--at", then.isoformat())
     assert [lease["lease"] for lease in at_that_time] == [listed["lease"]]
     assert await _run(house.shell.json, "lease", "list", "--worker", "l-3", "--at", before) == []
+
+
+async def test_an_instant_that_is_not_on_record_is_refused(house: Any) -> None:
+    """Of the future, and of before the retention, nothing is claimed; the bound is named."""
+    for when, bound in (("2099-01-01T00:00:00Z", "after the broker's time"), ("2020-01-01T00:00:00Z", "retention")):
+        for verb in (("list", "--at"), ("timeline", "--worker", "l-3", "--from")):
+            assert bound in await _run(house.shell.refused, "lease", *verb, when)
+
+
+async def test_the_story_of_a_lease_is_told(house: Any) -> None:
+    """Granted, pushed, applied, reported and released, in order, for people and in the document."""
+    key = await _run(_admit, house.shell, "l-tale", "lease/tale")
+    clock = SystemClock()
+    async with connect(house.url, key=key) as broker, broker.lease("lease/tale") as lease:
+        changes = lease.changes()
+        await _run(lambda: house.shell.ok("token", "put", "lease/tale", stdin=b"another"))
+        await anext(changes)
+        lease.report_rejected()
+        for _ in range(200):
+            (listed,) = await _run(house.shell.json, "lease", "list", "--token", "lease/tale")
+            if listed["acked_version"] == 2 and listed["report"] is not None:
+                break
+            await clock.sleep(0.05)
+    told: list[Any] = []
+    for _ in range(200):
+        told = await _run(house.shell.json, "lease", "timeline", "--token", "lease/tale", "--worker", "l-tale")
+        if told[-1]["event"] == "released":
+            break
+        await clock.sleep(0.05)
+    assert sorted(told[0]) == ["at", "detail", "event", "lease", "token", "version", "worker"]
+    events = [(each["event"], each["version"]) for each in told]
+    assert events[:2] == [("granted", 1), ("pushed", 2)]
+    assert sorted(events[2:4]) == [("applied", 2), ("reported", 2)]
+    assert events[4:] == [("released", 2)]
+    assert "released" in (await _run(house.shell.ok, "lease", "timeline", "--token", "lease/tale")).out
+    then = told[1]["at"]
+    (stood,) = await _run(house.shell.json, "lease", "list", "--token", "lease/tale", "--at", told[0]["at"])
+    assert (stood["version"], stood["acked_version"], stood["report"]) == (1, 0, None)
+    (stood,) = await _run(house.shell.json, "lease", "list", "--token", "lease/tale", "--at", then)
+    assert (stood["version"], stood["acked_version"]) == (2, 0)
+
+
+def test_a_timeline_is_of_a_token_or_a_worker(house: Any) -> None:
+    """Of everything at once it is a usage error."""
+    assert house.shell.run("lease", "timeline").code == 2
 
 
 def test_a_worker_that_does_not_confirm_is_named(house: Any, tmp_path: Path) -> None:

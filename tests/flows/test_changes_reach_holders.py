@@ -114,7 +114,7 @@ async def test_a_revocation_reaches_the_worker_and_waits_for_its_wipe(house: Any
             report = await revoke(house, token="github/ci", wait_s=1.0)
         assert {ref.lease for ref in report.revoked} == {lease, deaf}
         assert [ref.lease for ref in report.wiped] == [lease]
-        assert [ref.lease for ref in report.missing] == [deaf]
+        assert [each.ref.lease for each in report.missing] == [deaf]
         assert (await house.row(lease)).wiped_at is not None
         assert (await worker.ask("renew", leases=[lease]))["gone"] == [{"lease": lease, "code": "revoked"}]
         assert (await worker.lease("github/ci"))["lease"] != lease

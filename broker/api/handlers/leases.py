@@ -11,12 +11,15 @@ from broker.api.services import Services
 from broker.api.turns import Turn
 from broker.api.views.common import Listing
 from broker.api.views.leases import (
+    Event,
     Lease,
     LeaseQuery,
     Revocation,
     RevokeLeases,
     Session,
     SessionQuery,
+    TimelineQuery,
+    event_view,
     lease_view,
     revocation_view,
     session_view,
@@ -39,6 +42,20 @@ async def list_leases(services: Services, call: Call[Nothing, LeaseQuery, Nothin
         limit=pager.limit,
     )
     return Reply(body=Listing(items=[lease_view(record) for record in page.records], next=pager.next(page.next)))
+
+
+async def tell_leases(services: Services, call: Call[Nothing, TimelineQuery, Nothing]) -> Reply:
+    """Tell what happened to the leases of a token or a worker, in order of time."""
+    pager, query, now = call.pager, call.query, services.clock.now()
+    told = await services.leases.timeline(
+        token=None if query.token is None else parse_token_name(query.token),
+        worker=None if query.worker is None else parse_worker_name(query.worker),
+        since=None if query.since is None else parse_instant("from", query.since, now),
+        until=None if query.until is None else parse_instant("to", query.until, now),
+        after=pager.after,
+        limit=pager.limit,
+    )
+    return Reply(body=Listing(items=[event_view(event) for event in told.events], next=pager.next(told.next)))
 
 
 async def revoke_leases(services: Services, call: Call[Nothing, Nothing, RevokeLeases]) -> Reply:
@@ -82,6 +99,17 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=list_leases,
         query_type=LeaseQuery,
         reply=Listing[Lease],
+        turn=Turn.SEARCH,
+    ),
+    Route(
+        method="GET",
+        path="/v1/leases/timeline",
+        operation="tellLeases",
+        tag="leases",
+        roles=EVERYONE,
+        handler=tell_leases,
+        query_type=TimelineQuery,
+        reply=Listing[Event],
         turn=Turn.SEARCH,
     ),
     Route(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from broker.admin.ports import LeaseRef, RevokeReport
+from broker.admin.ports import LeaseEvent, LeaseRef, Missing, RevokeReport
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Name, Reason, Request, TokenName
 from storage.records import LeaseRecord, SessionRecord
@@ -54,7 +54,9 @@ class Report(Answer, frozen=True, kw_only=True):
 class Lease(Answer, frozen=True, kw_only=True):
     """A lease. acked_version: the version its worker last said it uses, 0 for none yet. stage: which it follows.
 
-    report: what its worker said last of a value that gave trouble.
+    version: 0 where it is asked how the lease stood so many versions ago that the record has forgotten. acked_at: when
+    the worker said that it uses this version. report: what it said last of a value that gave trouble. member: of a
+    pool, the token whose value it is.
     """
 
     lease: str
@@ -72,9 +74,35 @@ class Lease(Answer, frozen=True, kw_only=True):
     ended_at: Instant | None
     reason: str
     acked_version: int
+    acked_at: Instant | None
     ack_failed: str
     wiped_at: Instant | None
     report: Report | None
+    member: str
+
+
+class TimelineQuery(PageQuery, frozen=True, kw_only=True):
+    """token, worker: one of them, or both. from, to: only between these instants; as far back as is on record."""
+
+    token: str | None = None
+    worker: str | None = None
+    since: Instant | None = msgspec.field(default=None, name="from")
+    until: Instant | None = msgspec.field(default=None, name="to")
+
+
+class Event(Answer, frozen=True, kw_only=True):
+    """Something that happened to a lease. version: that it is about, 0 where the record has forgotten which.
+
+    detail: what the worker said, or why the lease was ended.
+    """
+
+    at: Instant
+    event: str
+    lease: str
+    worker: str
+    token: str
+    version: int
+    detail: str
 
 
 class LeaseName(Answer, frozen=True, kw_only=True):
@@ -85,12 +113,25 @@ class LeaseName(Answer, frozen=True, kw_only=True):
     token: str
 
 
+class MissingLease(LeaseName, frozen=True, kw_only=True):
+    """A revoked lease whose worker has not said that it wiped.
+
+    state: failed (it said that it could not, with detail), silent (it is connected), or offline (the session that held
+    the lease ended at offline_since, null: long ago). expires_at: when its copy is over by the client's own clock.
+    """
+
+    state: Literal["silent", "failed", "offline"]
+    detail: str
+    offline_since: Instant | None
+    expires_at: Instant
+
+
 class Revocation(Answer, frozen=True, kw_only=True):
     """wiped and missing are parts of revoked: acknowledged within wait_s, and not."""
 
     revoked: list[LeaseName]
     wiped: list[LeaseName]
-    missing: list[LeaseName]
+    missing: list[MissingLease]
 
 
 class Session(Answer, frozen=True, kw_only=True):
@@ -126,15 +167,24 @@ def lease_view(record: LeaseRecord) -> Lease:
         ended_at=record.ended_at,
         reason=record.reason,
         acked_version=record.acked_version,
+        acked_at=record.acked_at,
         ack_failed=record.ack_failed,
         wiped_at=record.wiped_at,
         report=None if said is None else Report(**msgspec.structs.asdict(said)),
+        member=record.member,
     )
 
 
 def revocation_view(report: RevokeReport) -> Revocation:
     """What a revocation did."""
-    return Revocation(revoked=_names(report.revoked), wiped=_names(report.wiped), missing=_names(report.missing))
+    return Revocation(
+        revoked=_names(report.revoked), wiped=_names(report.wiped), missing=[_missing(each) for each in report.missing]
+    )
+
+
+def event_view(event: LeaseEvent) -> Event:
+    """Something that happened, as answers show it."""
+    return Event(at=event.at, event=event.event, version=event.version, detail=event.detail, **event.ref._asdict())
 
 
 def session_view(record: SessionRecord, leases: int) -> Session:
@@ -154,3 +204,13 @@ def session_view(record: SessionRecord, leases: int) -> Session:
 
 def _names(refs: Iterable[LeaseRef]) -> list[LeaseName]:
     return [LeaseName(lease=ref.lease, worker=ref.worker, token=ref.token) for ref in refs]
+
+
+def _missing(missing: Missing) -> MissingLease:
+    return MissingLease(
+        state=missing.state,
+        detail=missing.detail,
+        offline_since=missing.offline_since,
+        expires_at=missing.expires_at,
+        **missing.ref._asdict(),
+    )
