@@ -17,6 +17,7 @@ Unauthenticated
 BadRequest
 ├── CredentialRefused   a token that cannot hold what the broker signs in with
 ├── KeyRefused          a public key that must not identify anybody
+├── PoolRefused         a pool that must not be so
 ├── RolloutRefused      the steps or times of a rollout are out of bounds
 └── ValueRefused        a token's value, content type or stage is out of its bound
 """
@@ -112,6 +113,12 @@ class RolloutRefused(BadRequest):
     """The steps or times of the rollout are out of bounds."""
 
     code = "rollout_refused"
+
+
+class PoolRefused(BadRequest):
+    """A pool cannot be so: its members, places or pauses are out of bounds, or a member cannot be one."""
+
+    code = "pool_refused"
 
 
 class ValueRefused(BadRequest):

@@ -7,7 +7,12 @@ from broker.authority.authority import Authority
 
 
 def check_unnamed(authority: Authority, token: str) -> None:
-    """InUse: the token rotates by a policy, or a policy signs in with its value."""
+    """InUse: the token rotates by a policy, a policy signs in with its value, or it is in a pool or is one."""
+    for pool in authority.pools:
+        if pool.token == token:
+            raise InUse(f"token {token} is a pool, or bounded; end that with `token pool delete` first")
+        if token in pool.members:
+            raise InUse(f"token {token} is a member of pool {pool.token}; `token pool remove-member` that first")
     for policy in authority.rotation_policies:
         if policy.token == token:
             raise InUse(f"token {token} is rotated by a policy; `rotation remove` that first")

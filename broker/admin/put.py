@@ -13,6 +13,7 @@ import msgspec
 
 from broker.admin.errors import Exists
 from broker.admin.keys import DEFAULT_KEYRING
+from broker.admin.kinds import check_versioned
 from broker.admin.once import Once, nothing_beside
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.sealing import Sealer, relies_on
@@ -104,6 +105,7 @@ class TokenPutter:
         if if_match == 0:
             raise Exists(f"token {new.token} exists already; put without if-none-match adds a version")
         check_revision(f"token {new.token}", before, if_match)
+        check_versioned(self._authority, before)
         if new.stage == "current":
             check_not_rolling(before)
         if new.keyring is not None and new.keyring != before.keyring:

@@ -72,6 +72,7 @@ class LeaseGranted(Entry, frozen=True, kw_only=True, tag="lease.granted"):
     grant: str
     ttl_s: float
     stage: str = "current"
+    member: str = ""
 
 
 class LeaseRefused(Entry, frozen=True, kw_only=True, tag="lease.refused"):
@@ -200,6 +201,19 @@ class GrantChanged(Entry, frozen=True, kw_only=True, tag="grant.changed"):
     pattern: str
 
 
+class PoolChanged(Entry, frozen=True, kw_only=True, tag="pool.changed"):
+    """change: set, deleted, quarantined, released. members: all of the pool, or the one that it is about.
+
+    reason: of a quarantine: which workers' reports brought it about, or what an operator wrote.
+    """
+
+    token: str
+    change: str
+    members: tuple[str, ...] = ()
+    leases_max: int = 0
+    reason: str = ""
+
+
 class KeyChanged(Entry, frozen=True, kw_only=True, tag="key.changed"):
     """change: keyring_added, configured, data_key_added, rotated, rewrapped, resealed, destroyed, retired, flushed.
 
@@ -286,6 +300,7 @@ AnyEntry = (
     | EnrolmentIssued
     | EnrolmentRefused
     | GrantChanged
+    | PoolChanged
     | KeyChanged
     | ConfigurationReloaded
     | AdminChanged
