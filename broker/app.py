@@ -14,6 +14,11 @@ from typing import Any, Final
 
 import structlog
 
+from broker.admin.keys import KeyAdmin
+from broker.admin.sealing import Sealer
+from broker.admin.signing_in import SigningIn
+from broker.admin.stored import Stored
+from broker.admin.token_book import TokenBook
 from broker.audit.anchors import anchors_of
 from broker.audit.journal import Journal
 from broker.audit.lookback import look_back
@@ -33,8 +38,12 @@ from broker.leases.desk import Desk
 from broker.leases.duties import Duties
 from broker.leases.heads import Heads
 from broker.leases.held import Holdings
+from broker.leases.issued import Endings
+from broker.leases.issuing import Issuing
+from broker.leases.makers import Makers
 from broker.leases.revoking import Revoking
 from broker.leases.settings import LeaseSettings
+from broker.leases.unmaking import UNMAKING, Unmaking
 from broker.leases.view import LeaseView
 from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook
@@ -47,6 +56,7 @@ from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
 from broker.settings import Settings
 from broker.tls import Certificate, bindings_of, configured_certificate, leaf_digest
+from broker.upstream.port import Site
 from broker.uses import Uses
 from broker.vault.assembly import open_vault
 from broker.vault.failures import KeyFailure
@@ -90,6 +100,8 @@ class Broker:
     keyrings: Keyrings
     reloading: Reloading
     uses: Uses
+    issuing: Issuing
+    unmaking: Unmaking
 
     @property
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -104,6 +116,7 @@ class Broker:
             self.reloading.run(),
             self.pins.run(),
             self.uses.run(),
+            self.unmaking.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
 
@@ -156,7 +169,7 @@ async def open_broker(
                 keyring=lambda name: authority.keyrings.get((name,)),
                 settings=vault_settings(settings),
                 clock=clock,
-                jitter=lambda: secrets.randbelow(2**32) / 2**32,
+                jitter=_jitter,
                 alarm=_alarm,
             )
         )
@@ -198,6 +211,15 @@ def _assemble(
         retention_s=settings.leases.retention.total_seconds(),
     )
     uses = Uses(storage=storage, clock=clock)
+    stored = Stored(storage=storage)
+    sealer = Sealer(
+        authority=authority, vault=vault, keys=KeyAdmin(authority=authority, vault=vault, clock=clock), clock=clock
+    )
+    makers = Makers(
+        signing_in=SigningIn(authority=authority, book=TokenBook(stored=stored, authority=authority), vault=vault),
+        site=_site(settings, clock),
+    )
+    issuing = Issuing(authority=authority, stored=stored, sealer=sealer, makers=makers, clock=clock)
     context = Context(
         instance=settings.instance,
         workers=authority.workers,
@@ -209,9 +231,16 @@ def _assemble(
         wheel=Wheel(tick_s=lease_settings.renew_tick_s, start=clock.monotonic()),
         settings=lease_settings,
         uses=uses,
+        issuing=issuing,
     )
     feed = Feed(storage=storage, clock=clock, start=authority.position, stale_s=lease_settings.feed_stale_s)
-    desk = Desk(context=context, writer=journal, clock=clock, trouble=lambda: feed.trouble or roll.skew.trouble)
+    desk = Desk(
+        context=context,
+        writer=journal,
+        endings=Endings(storage=storage, issuers=authority.issuers, verify=authority.verify, sign=authority.sign),
+        clock=clock,
+        trouble=lambda: feed.trouble or roll.skew.trouble,
+    )
     claim = Claim(name=UPKEEP, storage=storage, roll=roll, clock=clock)
     duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
     session_settings = _session_settings(settings)
@@ -280,7 +309,28 @@ def _assemble(
             clock=clock,
         ),
         uses=uses,
+        issuing=issuing,
+        unmaking=Unmaking(
+            storage=storage,
+            authority=authority,
+            vault=vault,
+            makers=makers,
+            claim=Claim(name=UNMAKING, storage=storage, roll=roll, clock=clock),
+            clock=clock,
+            jitter=_jitter,
+        ),
     )
+
+
+def _site(settings: Settings, clock: Clock) -> Site:
+    """What rotators and issuers are opened with."""
+    return Site(
+        clock=clock, webhooks=frozenset(settings.rotation.webhooks), commands=frozenset(settings.rotation.commands)
+    )
+
+
+def _jitter() -> float:
+    return secrets.randbelow(2**32) / 2**32
 
 
 def _session_settings(settings: Settings) -> SessionSettings:

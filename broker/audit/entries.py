@@ -63,7 +63,10 @@ class SessionRefused(Entry, frozen=True, kw_only=True, tag="session.refused"):
 
 
 class LeaseGranted(Entry, frozen=True, kw_only=True, tag="lease.granted"):
-    """A plaintext was about to be sent to this worker: of the current version, or of the previous one."""
+    """A plaintext was about to be sent to this worker: of the current version, or of the previous one.
+
+    member: of a pool, the token whose version it is.
+    """
 
     lease: str
     token: str
@@ -132,6 +135,42 @@ class LeaseRejected(Entry, frozen=True, kw_only=True, tag="lease.rejected"):
     version: int
     session: str
     count: int = 1
+
+
+class IssuedMade(Entry, frozen=True, kw_only=True, tag="issued.made"):
+    """A value was made for this lease upstream, and its plaintext was about to be sent."""
+
+    lease: str
+    token: str
+    issuer: str
+
+
+class IssuedEnded(Entry, frozen=True, kw_only=True, tag="issued.ended"):
+    """What was made for this lease is gone upstream; with `forgotten`, an admin said so, and nobody has asked there."""
+
+    lease: str
+    token: str
+    issuer: str
+    attempts: int
+    forgotten: bool = False
+
+
+class IssuedFailed(Entry, frozen=True, kw_only=True, tag="issued.failed"):
+    """A value could not be made (step `make`), or not be ended upstream at the first attempt (`end`). code: why."""
+
+    lease: str
+    token: str
+    issuer: str
+    step: str
+    code: str
+
+
+class IssuerChanged(Entry, frozen=True, kw_only=True, tag="issuer.changed"):
+    """How the values of a token are made. change: added, updated, removed."""
+
+    token: str
+    change: str
+    issuer: str
 
 
 class TokenChanged(Entry, frozen=True, kw_only=True, tag="token.changed"):
@@ -293,6 +332,10 @@ AnyEntry = (
     | LeaseRotated
     | LeaseAcknowledged
     | LeaseRejected
+    | IssuedMade
+    | IssuedEnded
+    | IssuedFailed
+    | IssuerChanged
     | TokenChanged
     | TokenRevealed
     | RotationChanged

@@ -37,7 +37,7 @@ from storage.records import (
     RotationPolicyRecord,
     WorkerRecord,
 )
-from storage.table import Key, Record
+from storage.table import Key, R, Record
 
 LOCK_WAIT_S: Final = 5.0
 """Longest wait for the commits and refreshes that are ahead in this process."""
@@ -95,6 +95,14 @@ class Authority:
         An earlier row of the same key passes: see docs/spec/authority.md, "What remains".
         """
         self._mac.verify(record)
+
+    def sign(self, record: R) -> R:
+        """The row with its MAC, for a commit that does not come here. Of authority tables none does.
+
+        ValueError: as `RowMac.sign`.
+        """
+        assert type(record) not in self._ledgers, "its manifest would not follow"
+        return self._mac.sign(record)
 
     async def commit(
         self,

@@ -12,7 +12,7 @@ from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
 from storage.port import Amended
-from storage.records import GrantRecord, LeaseRecord, VersionRecord, WorkerRecord
+from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
 from storage.table import Key
 from tokenbroker_client.wire import Encoding, encode_value
 
@@ -33,6 +33,7 @@ class Batch:
         "fresh",
         "ids",
         "inserts",
+        "issued",
         "mono",
         "now",
         "operations",
@@ -56,6 +57,7 @@ class Batch:
         self.inserts: list[LeaseRecord] = []
         self.updates: list[LeaseRecord] = []
         self.amended: list[Amended] = []
+        self.issued: list[IssuedRecord] = []
         self.entries: list[Entry] = []
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []

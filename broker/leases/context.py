@@ -22,6 +22,7 @@ from tokenbroker_client.wire import ReportEvent
 
 if TYPE_CHECKING:
     from broker.authority.book import Book
+    from broker.leases.issuing import Issuing
 
 NOT_COVERED = "no live grant covers this token for this worker; ask an operator for a grant"
 
@@ -48,6 +49,7 @@ class Context:
     wheel: Wheel
     settings: LeaseSettings
     uses: Uses
+    issuing: Issuing
     reports: Counter[ReportEvent] = field(default_factory=Counter)
     """What workers of this replica reported of leases that they hold, since the start."""
 

@@ -19,6 +19,7 @@ from broker.leases.bugs import bug
 from broker.leases.context import Context
 from broker.leases.fetching import Fetching
 from broker.leases.granting import Grant
+from broker.leases.issued import Endings
 from broker.leases.operation import Missing, Operation
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting
@@ -56,10 +57,13 @@ class Counts:
 class Desk:
     """Takes operations with `submit` and carries them out in `run`: those of one worker in the order they came."""
 
-    def __init__(self, *, context: Context, writer: Writer, clock: Clock, trouble: Callable[[], str]) -> None:
-        """trouble: why nothing may be handed out now (a stale feed, rows that were tampered with), or ""."""
+    def __init__(
+        self, *, context: Context, writer: Writer, endings: Endings, clock: Clock, trouble: Callable[[], str]
+    ) -> None:
+        """endings: what ends together with leases. trouble: why nothing may be handed out now (a stale feed, rows that were tampered with), or ""."""
         self._context = context
         self._writer = writer
+        self._endings = endings
         self._clock = clock
         self._trouble = trouble
         self._waiting = Waiting(bound=context.settings.queue_max)
@@ -162,8 +166,13 @@ class Desk:
             await asyncio.sleep(0)  # else nobody else would run until nothing waits any more
             return
         self.counts.batches += 1
-        updates = [*batch.updates, *batch.amended]
-        await self._writer.commit(batch.entries, inserts=batch.inserts, updates=updates, announce=batch.announce)
+        beside = [*batch.issued, *await self._endings.of(batch.updates, now=batch.now)]
+        await self._writer.commit(
+            batch.entries,
+            inserts=batch.inserts,
+            updates=[*batch.updates, *batch.amended, *beside],
+            announce=batch.announce,
+        )
 
     async def _one_by_one(self, operations: list[Operation]) -> None:
         for operation in operations:

@@ -1,13 +1,13 @@
 """Fetch what operations found missing in memory, together where that is possible, and hand them back to the desk.
 
 One task reads heads and leases of a batch; each data key that is not cached has one task, however many operations wait
-for it, so a slow KMS delays nobody else's tokens.
+for it, so a slow KMS delays nobody else's tokens. A value that is made for one lease has a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from broker.errors import BrokerError, Tampered, Unavailable
@@ -50,6 +50,8 @@ class Fetching:
             self._again(operation, Unavailable("the token changes faster than it can be read"))
         elif missing.sealed is not None:
             self._fetch_key(operation, *missing.sealed)
+        elif missing.first is not None:
+            self._spawn(self._done_first(operation, missing.first))
         else:
             if not self._rows:
                 self._spawn(self._read_rows())
@@ -141,6 +143,14 @@ class Fetching:
         for operation, token in self._keys.pop(name):
             spared = failure is not None and operation.goes_on_without(token)
             self._again(operation, None if spared else failure)
+
+    async def _done_first(self, operation: Operation, first: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await first()
+        except Exception as error:  # noqa: BLE001 - as in _read_rows
+            self._again(operation, _told(error))
+        else:
+            self._again(operation, None)
 
     async def _reread(self, operation: Operation) -> None:
         """Bring what is held of these leases in line with storage; a lease that moved or ended is dropped."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from broker.audit.entries import LeaseGranted
+from broker.audit.entries import IssuedMade, LeaseGranted
 from broker.errors import BrokerError, Gone, NotFound, RateLimited
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
+from broker.leases.issued import ISSUED, as_version, live
+from broker.leases.issuing import Ask, Issuing
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import Terms, extended, next_terms
+from broker.leases.terms import Terms, capped, ceiling, extended, next_terms
 from broker.leases.versions import given
-from storage.records import LeaseRecord, VersionRecord
+from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
 from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import ENCODER, Granted, Stage
 
@@ -27,6 +30,7 @@ class Grant(Operation):
     __slots__ = (
         "_encoding",
         "_held",
+        "_made",
         "_record",
         "_terms",
         "_value",
@@ -51,6 +55,7 @@ class Grant(Operation):
         self.stage = stage
         self.place: Place = (token, stage)
         self.ttl_s = ttl_s
+        self._made: IssuedRecord | None = None
 
     def touches(self) -> tuple[str, ...]:
         held = self.holder.leases.get(self.place)
@@ -65,6 +70,8 @@ class Grant(Operation):
             # A worker that asks for large values on many connections, and reads none, would fill the memory.
             raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
         version = self._leasable(batch)
+        if version is ISSUED:
+            version = self._own(batch, grant, worker)
         self._value, self._encoding = batch.open(version, holder)
         held = holder.leases.get(self.place)
         if held is not None and now < held.record.expires_at:
@@ -76,8 +83,12 @@ class Grant(Operation):
             held = None
             self._check_room(batch)
             terms = batch.first_terms(grant, worker, self.ttl_s)
+            if self._made is not None:
+                terms = capped(terms, self._made.ends_at, now=now)
             record = self._new(batch, version.version, terms, grant.id)
             batch.inserts.append(record)
+            if self._made is not None:
+                self._keep(batch, self._made, terms)
             batch.fresh[holder] = batch.fresh.get(holder, 0) + 1
         self._held, self._record, self._terms, self._version = held, record, terms, version
         batch.entries.append(
@@ -105,6 +116,38 @@ class Grant(Operation):
             raise NotFound(f"the token is disabled or has no {self.stage} version; ask its owner")
         return version
 
+    def _own(self, batch: Batch, grant: GrantRecord, worker: WorkerRecord) -> VersionRecord:
+        """The value that this lease alone has. Missing: it is to be read, or made, before."""
+        held = self.holder.leases.get(self.place)
+        if held is not None and batch.now >= held.record.expires_at:
+            held = None
+        made, head = self._made, batch.context.heads.known[self.token]
+        assert head is not None, "it is leasable"
+        # A live value is that of the lease it was read for, and a new one is for a lease that is still to be granted.
+        if made is None or (made.state != "making" if held is None else made.lease != held.record.lease):
+            if held is None:
+                self._check_room(batch)
+            ask = Ask(
+                session=self.holder.session,
+                worker=self.holder.worker,
+                groups=worker.groups,
+                token=head.token,
+                lease="" if held is None else held.record.lease,
+                ttl_s=(ceiling(grant, worker, batch.now) - batch.now).total_seconds(),
+            )
+            raise Missing(first=partial(self._provide, batch.context.issuing, ask))
+        return as_version(made)
+
+    async def _provide(self, issuing: Issuing, ask: Ask) -> None:
+        self._made = await issuing.provide(ask)
+
+    def _keep(self, batch: Batch, made: IssuedRecord, terms: Terms) -> None:
+        """Have the value live as long as the lease that is granted with it."""
+        batch.issued.append(batch.context.issuing.sign(live(made, until=terms.max_expires_at)))
+        batch.entries.append(
+            IssuedMade(at=batch.now, actor="system", lease=made.lease, token=made.token, issuer=made.issuer)
+        )
+
     def _check_room(self, batch: Batch) -> None:
         most = batch.context.settings.leases_per_session_max
         held = len(self.holder.leases) + batch.fresh.get(self.holder, 0)
@@ -113,7 +156,7 @@ class Grant(Operation):
 
     def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:
         return LeaseRecord(
-            lease=next(batch.ids),
+            lease=next(batch.ids) if self._made is None else self._made.lease,
             token=self.token,
             version=version,
             worker=self.holder.worker,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from broker.errors import Tampered
+from broker.leases.issued import ISSUED
 from broker.leases.shares import bucket
 from storage.port import PAGE_MAX, Storage
 from storage.records import TokenRecord, VersionRecord
@@ -18,7 +19,10 @@ from storage.table import Key, Record
 
 
 class Head(NamedTuple):
-    """A token, its current version, its previous one, and the one being rolled out; None while there is none."""
+    """A token, its current version, its previous one, and the one being rolled out; None while there is none.
+
+    Where each lease has a value of its own, `issued.ISSUED` stands for the current version.
+    """
 
     token: TokenRecord
     version: VersionRecord | None
@@ -137,6 +141,8 @@ class Heads:
 
     def _verified(self, token: TokenRecord, versions: dict[tuple[str | int, ...], VersionRecord]) -> Head:
         self._verify(token)
+        if token.kind == "issued":
+            return Head(token, ISSUED, None)
         live: list[VersionRecord | None] = []
         live_now = (("current", token.current), ("previous", token.previous), ("rolled out", token.rollout))
         for stage, number in live_now:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -22,7 +22,8 @@ class Missing(Exception):
     """Deciding needs something that is not in memory; the desk fetches it and asks again.
 
     heads: token names. leases: lease ids whose rows the operation wants in `fetched`. sealed: a version whose data key
-    is not cached, with the worker on whose behalf it is opened.
+    is not cached, with the worker on whose behalf it is opened. first: what is to be done first, which takes its time;
+    what it raises the operation fails with.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class Missing(Exception):
         heads: tuple[str, ...] = (),
         leases: tuple[str, ...] = (),
         sealed: tuple[VersionRecord, Caller] | None = None,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__("not in memory")
         self.heads = heads
         self.leases = leases
         self.sealed = sealed
+        self.first = first
 
 
 class Operation(ABC):

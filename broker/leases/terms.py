@@ -34,6 +34,13 @@ def first_terms(grant: GrantRecord, worker: WorkerRecord, now: datetime, asked_s
     return _terms(min(asked_s or grant.ttl_s, grant.max_ttl_s), ceiling(grant, worker, now), now)
 
 
+def capped(terms: Terms, end: datetime | None, *, now: datetime) -> Terms:
+    """Those terms, and nothing after `end`: what is leased ends then by itself. None: it does not."""
+    if end is None or end >= terms.max_expires_at:
+        return terms
+    return _terms(terms.ttl_s, max(now, end), now)
+
+
 def next_terms(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: datetime, ttl_s: float) -> Terms:
     """The terms of a live lease extended at `now`: under the ceiling set when it was granted and those that hold now.
 

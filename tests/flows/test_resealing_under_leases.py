@@ -66,6 +66,7 @@ async def replica_of(house: Any) -> AsyncIterator[Replica]:
             wheel=Wheel(tick_s=1.0, start=broker.clock.monotonic()),
             settings=LeaseSettings(),
             uses=broker.uses,
+            issuing=broker.issuing,
         )
         reactions = Reactions(
             authority=authority,

@@ -102,6 +102,7 @@ _BY_STATE: tuple[tuple[str, type[UpstreamError], str], ...] = (
     ("3D000", BadSettings, "there is no such database; check the setting dbname"),
     ("42501", Refused, "the role of the setting user may not do this; see the page for what it needs"),
     ("25006", Unreachable, "the server takes no writes; name the primary in the setting host"),
+    ("2BP01", Refused, "the role owns something there, or has rights of its own; see reassign_to and drop_owned"),
     ("08", Unreachable, "the connection broke; it will be tried again"),
     ("53", Unreachable, "the server has no room now; it will be tried again"),
     ("57", Unreachable, "the server is starting or stopping; it will be tried again"),
