@@ -135,6 +135,18 @@ def proxies() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def oauth2_standin() -> ModuleType:
+    """The module `parts/oauth2_standin.py`: an authorization server and an API behind it, with faults on demand."""
+    return _part("oauth2_standin")
+
+
+@pytest.fixture(scope="session")
+def webhook_receiver() -> ModuleType:
+    """The module `parts/webhook_receiver.py`: a service that rotates when it is told to by a signed call."""
+    return _part("webhook_receiver")
+
+
+@pytest.fixture(scope="session")
 def tcp_proxies() -> ModuleType:
     """The module `parts/tcp_proxy.py`: a network that can be cut, frozen and pointed elsewhere."""
     return _part("tcp_proxy")

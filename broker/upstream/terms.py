@@ -32,6 +32,8 @@ def read_terms(kind: type[T], settings: Mapping[str, str]) -> T:
     except msgspec.ValidationError as error:
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
         raise BadSettings(f"the settings do not fit: {error}. The settings are: {known}") from None
+    except UnicodeEncodeError:
+        raise BadSettings("the settings do not fit: one of them is no Unicode text") from None
 
 
 def require_credentials(
