@@ -6,7 +6,7 @@ Storage, KMS keys and the root key come from `foundations`; a listener is put in
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from broker.admin.sealing import Sealer
 from broker.admin.signing_in import SigningIn
 from broker.admin.stored import Stored
 from broker.admin.token_book import TokenBook
+from broker.admin.tokens import TokenAdmin
 from broker.audit.anchors import anchors_of
 from broker.audit.journal import Journal
 from broker.audit.lookback import look_back
@@ -49,8 +50,10 @@ from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook
 from broker.reactions import Reactions
 from broker.reloading import Reloading
-from broker.replicas.claim import UPKEEP, Claim
+from broker.replicas.claim import ROTATION, UPKEEP, Claim
 from broker.replicas.roll import Roll, on_the_roll
+from broker.rotation.rollout_driver import RolloutDriver
+from broker.rotation.tallies import Tallies
 from broker.session.door import Door
 from broker.session.sessions import Sessions
 from broker.session.settings import SessionSettings
@@ -82,6 +85,7 @@ class Broker:
     root: Root
     roll: Roll
     claim: Claim
+    rotation_claim: Claim
     journal: Journal
     authority: Authority
     pins: Pins
@@ -102,6 +106,8 @@ class Broker:
     uses: Uses
     issuing: Issuing
     unmaking: Unmaking
+    tallies: Tallies
+    rollouts: RolloutDriver
 
     @property
     def loops(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -117,6 +123,8 @@ class Broker:
             self.pins.run(),
             self.uses.run(),
             self.unmaking.run(),
+            self.tallies.run(),
+            self.rollouts.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
         )
 
@@ -242,6 +250,7 @@ def _assemble(
         trouble=lambda: feed.trouble or roll.skew.trouble,
     )
     claim = Claim(name=UPKEEP, storage=storage, roll=roll, clock=clock)
+    rotation_claim = Claim(name=ROTATION, storage=storage, roll=roll, clock=clock)
     duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
     session_settings = _session_settings(settings)
     sessions = Sessions(
@@ -253,7 +262,30 @@ def _assemble(
         clock=clock,
         settings=session_settings,
     )
-    reactions = Reactions(authority=authority, grants=grants, context=context, duties=duties, sessions=sessions)
+    book = TokenBook(stored=stored, authority=authority)
+    tallies = Tallies(storage=storage, context=context, clock=clock)
+    rollouts = RolloutDriver(
+        authority=authority,
+        book=book,
+        tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
+        storage=storage,
+        claim=rotation_claim,
+        roll=roll,
+        clock=clock,
+    )
+
+    def rollouts_changed(tokens: Sequence[str]) -> None:
+        tallies.wake(tokens)
+        rollouts.wake()
+
+    reactions = Reactions(
+        authority=authority,
+        grants=grants,
+        context=context,
+        duties=duties,
+        sessions=sessions,
+        rollouts_changed=rollouts_changed,
+    )
     certificate = configured_certificate(chain=settings.server.tls_cert, key=settings.server.tls_key)
     door = Door(
         cluster=root.cluster_id,
@@ -275,6 +307,7 @@ def _assemble(
         root=root,
         roll=roll,
         claim=claim,
+        rotation_claim=rotation_claim,
         journal=journal,
         authority=authority,
         pins=pins,
@@ -308,6 +341,8 @@ def _assemble(
             keyrings=keyrings,
             clock=clock,
         ),
+        tallies=tallies,
+        rollouts=rollouts,
         uses=uses,
         issuing=issuing,
         unmaking=Unmaking(

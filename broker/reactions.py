@@ -5,7 +5,7 @@ The order matters: first memory, then pushes that decide with it. Reading the fe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from broker.authority.authority import Authority
@@ -16,20 +16,29 @@ from broker.policy.book import GrantBook
 from broker.session.sessions import Sessions
 from broker.vault.vault import FLUSHED
 from storage.port import Change
-from storage.records import GrantRecord, LeaseRecord, TokenRecord, VersionRecord, WorkerRecord
+from storage.records import GrantRecord, LeaseRecord, RolloutRecord, TokenRecord, VersionRecord, WorkerRecord
 
 
 class Reactions:
     """Applies pages of the change feed."""
 
     def __init__(
-        self, *, authority: Authority, grants: GrantBook, context: Context, duties: Duties, sessions: Sessions
+        self,
+        *,
+        authority: Authority,
+        grants: GrantBook,
+        context: Context,
+        duties: Duties,
+        sessions: Sessions,
+        rollouts_changed: Callable[[Sequence[str]], None],
     ) -> None:
+        """rollouts_changed: told of which tokens the rollout changed; of none where that is not known."""
         self._authority = authority
         self._grants = grants
         self._context = context
         self._duties = duties
         self._sessions = sessions
+        self._rollouts_changed = rollouts_changed
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Bring memory in line and push the consequences. Raises Tampered, Unavailable, or what storage raises.
@@ -53,6 +62,9 @@ class Reactions:
         self._authority_changed(
             workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
         )
+        if rollouts := _names(changes, RolloutRecord.table.name):
+            # Before anything is pushed, so that no worker that gets it is lost sight of.
+            self._rollouts_changed(rollouts)
         for token in tokens:
             find = partial(self._context.holdings.of_token, token)
             self._duties.recheck(find, values=refused is None, heads=(token,))
@@ -68,6 +80,7 @@ class Reactions:
         self._authority_changed(
             workers=_names(told, WorkerRecord.table.name), grants=_names(told, GrantRecord.table.name)
         )
+        self._rollouts_changed(())
         self._duties.recheck(lambda: list(self._context.holdings))
         await self._leases_changed(list(self._context.holdings.by_lease))
 

@@ -191,6 +191,20 @@ class TokenRevealed(Entry, frozen=True, kw_only=True, tag="token.revealed"):
     version: int
 
 
+class RolloutChanged(Entry, frozen=True, kw_only=True, tag="rollout.changed"):
+    """A version is given to a share of the workers, parts of 10 000, before it becomes current.
+
+    change: started, widened, promoted, done, rolled_back. reason: why it was taken back, or ended early.
+    """
+
+    token: str
+    change: str
+    rollout: str
+    version: int
+    share: int
+    reason: str = ""
+
+
 class RotationChanged(Entry, frozen=True, kw_only=True, tag="rotation.changed"):
     """The rotation of a token, or the policy for it.
 
@@ -338,6 +352,7 @@ AnyEntry = (
     | IssuerChanged
     | TokenChanged
     | TokenRevealed
+    | RolloutChanged
     | RotationChanged
     | WorkerChanged
     | EnrolmentIssued

@@ -6,7 +6,7 @@ The truth is in storage; this is what the hot path needs of it. Nothing here dec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.policy.entitlements import Entitlements
 from kms.port import Caller
@@ -16,6 +16,9 @@ from tokenbroker_client.wire import GoneCode
 
 if TYPE_CHECKING:
     from broker.leases.reporting import Report
+
+MISSED_MAX: Final = 10_000
+"""Dropped leases of one watched token that are remembered; beyond, the longest dropped are not."""
 
 Place = tuple[str, LeaseStage]
 """A token and the stage of it that is leased: a session has one lease of each."""
@@ -108,7 +111,9 @@ class Holdings:
     """All held leases of this replica, and the sessions that hold them."""
 
     def __init__(self) -> None:
+        """missed: for each token that is watched, the leases of it that were dropped here, as they were then."""
         self.by_lease: dict[str, Held] = {}
+        self.missed: dict[str, dict[str, LeaseRecord]] = {}
         self._holders: dict[Holder, None] = {}
 
     def enter(self, holder: Holder) -> None:
@@ -129,9 +134,18 @@ class Holdings:
         if self.by_lease.get(held.record.lease) is not held:
             return
         del self.by_lease[held.record.lease]
+        if self.missed:
+            self._miss(held.record)
         place = place_of(held.record)
         if held.holder.leases.get(place) is held:
             del held.holder.leases[place]
+
+    def _miss(self, record: LeaseRecord) -> None:
+        missed = self.missed.get(record.token)
+        if missed is not None:
+            missed[record.lease] = record
+            while len(missed) > MISSED_MAX:
+                del missed[next(iter(missed))]
 
     def of_token(self, token: str) -> list[Held]:
         """The leases of one token. Asks every session: a token changes seldom, and leases come and go all the time."""

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 UPKEEP: Final = "upkeep"
 """Ending leases that nobody holds, closing the sessions of dead replicas, forgetting what was kept long enough."""
+ROTATION: Final = "rotation"
+"""Bringing rotations and rollouts forward."""
 
 
 class Claim:
