@@ -42,6 +42,7 @@ from broker.leases.held import Holdings
 from broker.leases.issued import Endings
 from broker.leases.issuing import Issuing
 from broker.leases.makers import Makers
+from broker.leases.pools import Pools
 from broker.leases.revoking import Revoking
 from broker.leases.settings import LeaseSettings
 from broker.leases.unmaking import UNMAKING, Unmaking
@@ -52,6 +53,8 @@ from broker.reactions import Reactions
 from broker.reloading import Reloading
 from broker.replicas.claim import ROTATION, UPKEEP, Claim
 from broker.replicas.roll import Roll, on_the_roll
+from broker.rotation.assembly import make_conductor
+from broker.rotation.conductor import Conductor
 from broker.rotation.rollout_driver import RolloutDriver
 from broker.rotation.tallies import Tallies
 from broker.session.door import Door
@@ -106,6 +109,8 @@ class Broker:
     uses: Uses
     issuing: Issuing
     unmaking: Unmaking
+    site: Site
+    conductor: Conductor
     tallies: Tallies
     rollouts: RolloutDriver
 
@@ -123,6 +128,7 @@ class Broker:
             self.pins.run(),
             self.uses.run(),
             self.unmaking.run(),
+            self.conductor.run(),
             self.tallies.run(),
             self.rollouts.run(),
             *(() if self.certificate is None else (self.certificate.watch(self.clock),)),
@@ -223,9 +229,10 @@ def _assemble(
     sealer = Sealer(
         authority=authority, vault=vault, keys=KeyAdmin(authority=authority, vault=vault, clock=clock), clock=clock
     )
+    site = _site(settings, clock)
     makers = Makers(
         signing_in=SigningIn(authority=authority, book=TokenBook(stored=stored, authority=authority), vault=vault),
-        site=_site(settings, clock),
+        site=site,
     )
     issuing = Issuing(authority=authority, stored=stored, sealer=sealer, makers=makers, clock=clock)
     context = Context(
@@ -252,6 +259,7 @@ def _assemble(
     claim = Claim(name=UPKEEP, storage=storage, roll=roll, clock=clock)
     rotation_claim = Claim(name=ROTATION, storage=storage, roll=roll, clock=clock)
     duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
+    leases = LeaseView(context=context, revoking=Revoking(context=context, desk=desk, clock=clock), clock=clock)
     session_settings = _session_settings(settings)
     sessions = Sessions(
         writer=journal,
@@ -319,7 +327,7 @@ def _assemble(
         sessions=sessions,
         feed=feed,
         reactions=reactions,
-        leases=LeaseView(context=context, revoking=Revoking(context=context, desk=desk, clock=clock), clock=clock),
+        leases=leases,
         door=door,
         certificate=certificate,
         housekeeping=Housekeeping(
@@ -355,6 +363,18 @@ def _assemble(
             jitter=_jitter,
         ),
     )
+        site=site,
+        conductor=make_conductor(
+            site=site,
+            storage=storage,
+            authority=authority,
+            vault=vault,
+            leases=leases,
+            replicas=lambda: roll.known,
+            claim=rotation_claim,
+            clock=clock,
+            jitter=_jitter,
+        ),
 
 
 def _site(settings: Settings, clock: Clock) -> Site:

@@ -36,6 +36,7 @@ def make_app(broker: Broker) -> web.Application:
         facts=_facts(broker),
         replicas=lambda: broker.roll.known,
         settled=broker.feed.caught_up,
+        site=broker.site,
     )
     app = make_api(services=services, checks=make_checks(broker), registry=make_registry(broker))
     app.router.add_get(CONNECT_PATH, broker.door.connect)

@@ -27,6 +27,7 @@ from broker.errors import (
     Unauthenticated,
     Unavailable,
 )
+from broker.upstream import errors as upstream_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -51,6 +52,8 @@ TABLE: Final[Mapping[type[BrokerError], Row]] = MappingProxyType(
         Unavailable: Row(503, "Unavailable"),
         Tampered: Row(500, "Stored data were tampered with"),
         StartRefused: Row(500, "Must not be served"),
+        upstream_errors.UpstreamError: Row(502, "Failed upstream"),
+        upstream_errors.BadSettings: Row(400, "Wrong settings"),
         admin_errors.PreconditionFailed: Row(412, "Changed in between"),
         api_errors.TooLarge: Row(413, "Body too large"),
         api_errors.WrongMediaType: Row(415, "Not JSON"),

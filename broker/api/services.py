@@ -30,6 +30,8 @@ from broker.clock import Clock
 from broker.uses import Uses
 from broker.vault.gate import KmsHealth
 from broker.vault.root import Root
+from broker.rotation.assembly import RotationDesk, make_rotation_desk
+from broker.upstream.port import Site
 from broker.vault.vault import Vault
 from storage.port import Storage
 from storage.records import ReplicaRecord
@@ -93,6 +95,7 @@ class Services:
 def make_services(
     *,
     root: Root,
+    rotations: RotationDesk
     instance: str,
     clock: Clock,
     authority: Authority,
@@ -108,9 +111,10 @@ def make_services(
     settled: Callable[[], Awaitable[None]] = settled_at_once,
 ) -> Services:
     """Build every admin service from what they share.
+    site: Site | None = None,
 
     vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
-    streams are prepared in it.
+    streams are prepared in it. site: what rotators and issuers are opened with; None: they may do nothing of their own.
     """
     stored = Stored(storage=storage)
     book = TokenBook(stored=stored, authority=authority)
@@ -122,10 +126,11 @@ def make_services(
         request_key=root.derive(REQUEST_KEY),
         instance=instance,
         clock=clock,
+    putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
         authority=authority,
         stored=stored,
         book=book,
-        putter=TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock),
+        putter=putter,
         tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
         revealer=Revealer(authority=authority, book=book, vault=vault, clock=clock, allowed=reveal_allowed),
         workers=WorkerAdmin(authority=authority, clock=clock),
@@ -146,3 +151,13 @@ def make_services(
         replicas=replicas,
         settled=settled,
     )
+        rotations=make_rotation_desk(
+            site=site or Site(clock=clock),
+            authority=authority,
+            stored=stored,
+            book=book,
+            putter=putter,
+            vault=vault,
+            leases=leases,
+            clock=clock,
+        ),
