@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.api.handlers import admins, audit, enrolments, grants, keys, leases, operations, tokens, workers
+from broker.api.handlers import access, admins, audit, enrolments, grants, keys, leases, operations, tokens, workers
 from broker.api.route import AnyRoute
 
 ROUTES: Final[tuple[AnyRoute, ...]] = (
     *tokens.ROUTES,
     *workers.ROUTES,
     *enrolments.ROUTES,
+    *access.ROUTES,
     *grants.ROUTES,
     *leases.ROUTES,
     *keys.ROUTES,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from broker.admin.access import AccessReview
 from broker.admin.admins import AdminAdmin
 from broker.admin.audit_desk import AuditDesk
 from broker.admin.enrolment import Enrolment
@@ -83,6 +84,7 @@ class Services:
     retirer: Retirer
     sessions: Sessions
     leases: LeaseDesk
+    access: AccessReview
     uses: Uses
     audit: AuditDesk
     snapshots: Snapshots
@@ -143,6 +145,7 @@ def make_services(
         retirer=Retirer(authority=authority, stored=stored, keys=keys, rewrapper=rewrapper, vault=vault, clock=clock),
         sessions=Sessions(stored=stored, leases=leases),
         leases=leases,
+        access=AccessReview(authority=authority, stored=stored, uses=uses, clock=clock),
         uses=uses,
         audit=AuditDesk(storage=storage, stored=stored, authority=authority, vkey=vkey, scratch=scratch),
         snapshots=Snapshots(storage=storage, authority=authority, clock=clock, scratch=scratch),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from broker.api.views.access import Pruned, PruneGrants, UnusedGrant
 from broker.api.views.grants import AddGrant, AskGrant, Grant, GrantTest
 from broker.cli.client import segment
 from broker.cli.operating import Operator, group, operated
 from broker.cli.options import read_instant, read_span, span_seconds
-from broker.cli.output import Column
+from broker.cli.output import Column, note, shown
 from broker.spans import show_span
 
 app = group("Say which workers and groups may lease which tokens.")
@@ -88,6 +90,55 @@ async def remove(operator: Operator, grant: Annotated[str, typer.Argument(metava
     """Remove a grant; leases that only it allowed are revoked."""
     await operator.client.delete(f"/v1/grants/{segment(grant)}")
     operator.out.fact({"grant": grant, "removed": True}, f"grant {grant} is removed")
+
+
+@operated(
+    app,
+    "prune",
+    "tokenbroker grant prune --unused 90d --dry-run",
+    "tokenbroker grant prune --unused 90d --yes --json",
+)
+async def prune(
+    operator: Operator,
+    *,
+    unused: Annotated[timedelta, typer.Option(parser=read_span, metavar="SPAN", help="Such as 90d; at least 1d.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the grants that are at least so old and that nobody used for so long; leases they allowed are revoked.
+
+    Refused where uses are not on record for that long: then nobody can tell.
+    """
+    span_s = span_seconds(unused) or 0
+    if not (dry_run or yes):
+        if not sys.stdin.isatty() or operator.out.json:
+            raise typer.BadParameter("name --dry-run to see which, or --yes to remove them")
+        found, _ = await _pruned(operator, PruneGrants(unused_s=span_s, dry_run=True))
+        for each in found:
+            note(_told(each, "unused"))
+        if not found or not typer.confirm(f"Remove these {len(found)} grants?", err=True):
+            note("nothing is removed")
+            return
+    grants, since = await _pruned(operator, PruneGrants(unused_s=span_s, dry_run=dry_run))
+    document = {"dry_run": dry_run, "recorded_since": since, "grants": grants}
+    operator.out.fact(document, *(_told(each, "unused" if dry_run else "removed") for each in grants))
+    if not grants:
+        note("no grant is unused for that long")
+
+
+async def _pruned(operator: Operator, ask: PruneGrants) -> tuple[list[UnusedGrant], datetime | None]:
+    grants: list[UnusedGrant] = []
+    while True:
+        page = await operator.client.post("/v1/grants/prune", Pruned, ask, wait_s=90.0, again=ask.dry_run)
+        grants += page.grants
+        if page.next is None:
+            return grants, page.recorded_since
+        ask = PruneGrants(unused_s=ask.unused_s, dry_run=ask.dry_run, after=page.next)
+
+
+def _told(grant: UnusedGrant, what: str) -> str:
+    last = "never used" if grant.last_used_at is None else f"last used {shown(grant.last_used_at)}"
+    return f"{what}: grant {grant.grant}, {grant.subject} may lease {grant.pattern}; {last}, by {grant.created_by}"
 
 
 @operated(app, "test", "tokenbroker grant test worker:ci-1 github/ci-bot")

@@ -23,6 +23,7 @@ class Commands(LazyGroup):
         "token": "broker.cli.token",
         "worker": "broker.cli.worker",
         "grant": "broker.cli.grant",
+        "access": "broker.cli.access",
         "lease": "broker.cli.lease",
         "session": "broker.cli.session",
         "key": "broker.cli.key",
