@@ -241,6 +241,7 @@ def _assemble(
         keyrings=authority.keyrings,
         storage=storage,
         heads=Heads(storage=storage, verify=authority.verify, bound=lease_settings.heads_max),
+        pools=Pools(book=authority.pools, storage=storage),
         vault=vault,
         holdings=Holdings(),
         wheel=Wheel(tick_s=lease_settings.renew_tick_s, start=clock.monotonic()),

@@ -16,7 +16,16 @@ from broker.policy.book import GrantBook
 from broker.session.sessions import Sessions
 from broker.vault.vault import FLUSHED
 from storage.port import Change
-from storage.records import GrantRecord, LeaseRecord, RolloutRecord, TokenRecord, VersionRecord, WorkerRecord
+from storage.records import (
+    GrantRecord,
+    LeaseRecord,
+    MemberRecord,
+    PoolRecord,
+    RolloutRecord,
+    TokenRecord,
+    VersionRecord,
+    WorkerRecord,
+)
 
 
 class Reactions:
@@ -59,6 +68,7 @@ class Reactions:
         changes = [*changes, *told]
         tokens = _names(changes, TokenRecord.table.name)
         self._context.heads.forget(tokens)
+        await self._context.pools.load(_names(changes, MemberRecord.table.name))
         self._authority_changed(
             workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
         )
@@ -68,6 +78,7 @@ class Reactions:
         for token in tokens:
             find = partial(self._context.holdings.of_token, token)
             self._duties.recheck(find, values=refused is None, heads=(token,))
+        self._pools_changed(_names(changes, PoolRecord.table.name), tokens, values=refused is None)
         await self._leases_changed(_names(changes, LeaseRecord.table.name))
         if refused is not None:
             raise refused
@@ -77,12 +88,25 @@ class Reactions:
         self._context.vault.flush()
         self._context.heads.forget_all()
         told = await self._authority.reload()
+        await self._context.pools.reload()
         self._authority_changed(
             workers=_names(told, WorkerRecord.table.name), grants=_names(told, GrantRecord.table.name)
         )
         self._rollouts_changed(())
         self._duties.recheck(lambda: list(self._context.holdings))
         await self._leases_changed(list(self._context.holdings.by_lease))
+
+    def _pools_changed(self, pools: list[str], tokens: list[str], *, values: bool) -> None:
+        """pools: whose own rows changed. tokens: that changed, and may be members."""
+        known, holdings = self._context.pools, self._context.holdings
+        for pool in pools:
+            self._duties.recheck(partial(holdings.of_token, pool), values=values, heads=(pool,))
+            known.stir(pool)
+        for token in tokens:
+            known.stir(token)
+            for pool in known.of_member(token):
+                self._duties.recheck(partial(holdings.of_member, pool, token), values=values, heads=(pool, token))
+                known.stir(pool)
 
     def _authority_changed(self, *, workers: list[str], grants: list[str]) -> None:
         for grant in grants:

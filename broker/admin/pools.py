@@ -63,7 +63,7 @@ class PoolAdmin:
             raise NotFound(f"pool {excerpt(name)}: there is no such pool; `token pool list` shows those there are")
         return record
 
-    async def set(
+    async def define(
         self, new: NewPool, *, actor: str, if_match: int | None = None, once: Once = nothing_beside
     ) -> PoolRecord:
         """Make a pool, or let an existing one be this. Leases whose member is no longer in it are revoked.
@@ -97,7 +97,7 @@ class PoolAdmin:
         return await carry_out(self._authority, decide)
 
     async def add_member(self, name: str, member: str, *, actor: str, if_match: int | None = None) -> PoolRecord:
-        """One member more; one that is in it stays. As `set`; PreconditionFailed also: the pool has just changed."""
+        """One member more; one that is in it stays. As `define`; PreconditionFailed also: the pool has just changed."""
         pool = self.get(name)
         wanted = pool.members if member in pool.members else (*pool.members, member)
         return await self._with(pool, wanted, actor, if_match)
@@ -109,7 +109,7 @@ class PoolAdmin:
 
     async def _with(self, pool: PoolRecord, members: Sequence[str], actor: str, if_match: int | None) -> PoolRecord:
         revision = pool.rev if if_match is None else if_match
-        return await self.set(NewPool(token=pool.token, members=members), actor=actor, if_match=revision)
+        return await self.define(NewPool(token=pool.token, members=members), actor=actor, if_match=revision)
 
     async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
         """End a pool; its leases are revoked. A token that is its own only member stays, and is bounded no longer."""

@@ -11,9 +11,9 @@ from broker.leases.held import Holder
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
-from storage.port import Amended
+from storage.port import Amended, Delete, Expect
 from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
-from storage.table import Key
+from storage.table import Key, Record
 from tokenbroker_client.wire import Encoding, encode_value
 
 Opened = tuple[str, Encoding]
@@ -29,7 +29,9 @@ class Batch:
         "amended",
         "announce",
         "context",
+        "deletes",
         "entries",
+        "expects",
         "fresh",
         "ids",
         "inserts",
@@ -37,6 +39,7 @@ class Batch:
         "mono",
         "now",
         "operations",
+        "rows",
         "touched",
         "trouble",
         "updates",
@@ -45,7 +48,7 @@ class Batch:
     def __init__(self, *, context: Context, now: datetime, mono: float, size: int, trouble: str) -> None:
         """size: how many operations may be decided in it, and so how many lease ids it needs at most.
 
-        trouble: why no value may leave now, or "".
+        trouble: why no value may leave now, or "". rows: what is written beside leases, inserted at revision 1.
         """
         self.context = context
         self.trouble = trouble
@@ -58,6 +61,9 @@ class Batch:
         self.updates: list[LeaseRecord] = []
         self.amended: list[Amended] = []
         self.issued: list[IssuedRecord] = []
+        self.rows: list[Record] = []
+        self.deletes: list[Delete] = []
+        self.expects: list[Expect] = []
         self.entries: list[Entry] = []
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []

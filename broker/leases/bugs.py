@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import structlog
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Unavailable
 from broker.ids import random_id
+from storage.errors import StorageError
 
 log = structlog.get_logger()
+
+
+def told(error: Exception) -> BrokerError:
+    """The error as those are told it who wait for what could not be read or made."""
+    if isinstance(error, BrokerError):
+        return error
+    if isinstance(error, TimeoutError):
+        return Unavailable("storage did not answer in time")
+    return Unavailable(str(error)) if isinstance(error, StorageError) else bug(error)
 
 
 def bug(error: Exception) -> BrokerError:

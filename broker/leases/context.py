@@ -12,6 +12,7 @@ from broker.errors import Denied
 from broker.leases.answers import push_revoked
 from broker.leases.heads import Heads
 from broker.leases.held import Held, Holder, Holdings, Place, place_of
+from broker.leases.pools import Pools
 from broker.leases.settings import LeaseSettings
 from broker.leases.wheel import Wheel
 from broker.uses import Uses
@@ -44,6 +45,7 @@ class Context:
     keyrings: Book[KeyringRecord]
     storage: Storage
     heads: Heads
+    pools: Pools
     vault: Vault
     holdings: Holdings
     wheel: Wheel
@@ -98,6 +100,8 @@ class Context:
         """Hold this lease no longer, and never renew it."""
         self.wheel.clear(held)
         self.holdings.drop(held)
+        if held.record.member:
+            self.pools.stir(held.record.token)
 
     def drop_session(self, holder: Holder) -> None:
         """Its connection is gone: its leases run out, or are resumed by a later session."""
@@ -105,6 +109,7 @@ class Context:
             self.drop(held)
         holder.revoking.clear()
         self.holdings.leave(holder)
+        self.pools.left(holder.session)
 
     async def read_leases(self, leases: Sequence[str]) -> dict[str, LeaseRecord]:
         """The rows of these leases by id, those that exist. Raises what storage raises."""

@@ -20,10 +20,11 @@ from broker.leases.context import Context
 from broker.leases.fetching import Fetching
 from broker.leases.granting import Grant
 from broker.leases.issued import Endings
-from broker.leases.operation import Missing, Operation
+from broker.leases.line import Lines
+from broker.leases.operation import InLine, Missing, Operation
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting
-from storage.port import Amended, Committed, Delete
+from storage.port import Amended, Committed, Delete, Expect
 from storage.table import Key, Record
 
 
@@ -37,6 +38,7 @@ class Writer(Protocol):
         inserts: Sequence[Record] = (),
         updates: Sequence[Record | Amended] = (),
         deletes: Sequence[Delete] = (),
+        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Make it durable or raise Conflict or Unavailable (broker.errors)."""
@@ -71,6 +73,7 @@ class Desk:
         self._idle = asyncio.Event()
         self._refusals = Refusals()
         self._fetching = Fetching(context=context, again=self._again)
+        self.lines = Lines(context=context, clock=clock, again=self._again)
         self.counts = Counts()
 
     def submit(self, operation: Operation) -> None:
@@ -93,6 +96,7 @@ class Desk:
         """Carry out operations until cancelled; a batch being written then is whole or absent, and unanswered."""
         async with asyncio.TaskGroup() as tasks:
             self._fetching.start(tasks)
+            self.lines.start(tasks)
             while True:
                 self._idle.set()
                 await self._wake.wait()
@@ -102,7 +106,7 @@ class Desk:
                     await self._carry_out(self._take())
 
     async def drained(self) -> None:
-        """Return when nothing waits, nothing is being fetched and nothing is being written."""
+        """Return when nothing waits but in line for a pool, nothing is being fetched and nothing is being written."""
         while self._waiting or self._fetching.busy or not self._idle.is_set():
             await self._idle.wait()
             await asyncio.sleep(0)
@@ -151,6 +155,8 @@ class Desk:
                 operation.decide(batch)
             except Missing as missing:
                 self._fetching.fetch(operation, missing)
+            except InLine as in_line:
+                self.lines.join(in_line.grant)
             except BrokerError as error:
                 self._refuse(batch, operation, error)
             except Exception as error:  # noqa: BLE001 - a bug in one operation must not end everybody's leases
@@ -169,8 +175,10 @@ class Desk:
         beside = [*batch.issued, *await self._endings.of(batch.updates, now=batch.now)]
         await self._writer.commit(
             batch.entries,
-            inserts=batch.inserts,
-            updates=[*batch.updates, *batch.amended, *beside],
+            inserts=[*batch.inserts, *(row for row in batch.rows if row.rev == 1)],
+            updates=[*batch.updates, *batch.amended, *beside, *(row for row in batch.rows if row.rev > 1)],
+            deletes=batch.deletes,
+            expects=batch.expects,
             announce=batch.announce,
         )
 

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from broker.errors import BrokerError, Tampered, Unavailable
-from broker.leases.bugs import bug
+from broker.leases.bugs import told
 from broker.leases.context import Context
 from broker.leases.operation import Missing, Operation
 from broker.vault.errors import SealBroken
 from kms.port import Caller
-from storage.errors import Refused, StorageError
+from storage.errors import Refused
 from storage.records import LeaseRecord, VersionRecord
 
 Again = Callable[[Operation, BrokerError | None], None]
@@ -89,7 +89,7 @@ class Fetching:
                 await self._read_alone(operation, missing)
             return
         except Exception as error:  # noqa: BLE001 - it is told to those who wait; raised, it would end the desk
-            failure = _told(error)
+            failure = told(error)
         for operation, missing in waiting:
             self._hand_back(operation, missing, rows, failure)
 
@@ -109,11 +109,11 @@ class Fetching:
                 await self._context.heads.load([name])
             except Exception as error:  # noqa: BLE001 - as in _read_rows
                 if not operation.goes_on_without(name):
-                    failure = _told(error)
+                    failure = told(error)
         try:
             rows = await self._context.read_leases(missing.leases)
         except Exception as error:  # noqa: BLE001 - as in _read_rows
-            failure = _told(error)
+            failure = told(error)
         self._hand_back(operation, missing, rows, failure)
 
     def _hand_back(
@@ -139,7 +139,7 @@ class Fetching:
             # The data key is there, and this one version is bad: whoever wants it finds out alone.
             pass
         except Exception as error:  # noqa: BLE001 - as in _read_rows
-            failure = _told(error)
+            failure = told(error)
         for operation, token in self._keys.pop(name):
             spared = failure is not None and operation.goes_on_without(token)
             self._again(operation, None if spared else failure)
@@ -148,7 +148,7 @@ class Fetching:
         try:
             await first()
         except Exception as error:  # noqa: BLE001 - as in _read_rows
-            self._again(operation, _told(error))
+            self._again(operation, told(error))
         else:
             self._again(operation, None)
 
@@ -159,15 +159,8 @@ class Fetching:
         try:
             rows: dict[str, LeaseRecord] = await context.read_leases(lost)
         except Exception as error:  # noqa: BLE001 - as in _read_rows
-            self._again(operation, _told(error))
+            self._again(operation, told(error))
             return
         for lease in lost:
             context.reconcile(lease, rows.get(lease))
         self._again(operation, None)
-
-
-def _told(error: Exception) -> BrokerError:
-    """The error as those who wait for the row or the key are told it."""
-    if isinstance(error, BrokerError):
-        return error
-    return Unavailable(str(error)) if isinstance(error, StorageError) else bug(error)

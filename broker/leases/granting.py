@@ -5,19 +5,33 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from broker.audit.entries import IssuedMade, LeaseGranted
-from broker.errors import BrokerError, Gone, NotFound, RateLimited
+from broker.errors import BrokerError, Gone, NotFound, RateLimited, Unavailable
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
+from broker.leases.following import followed
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
 from broker.leases.issued import ISSUED, as_version, live
 from broker.leases.issuing import Ask, Issuing
-from broker.leases.operation import Missing, Operation
+from broker.leases.operation import InLine, Missing, Operation
+from broker.leases.places import NO_SEAT
 from broker.leases.terms import Terms, capped, ceiling, extended, next_terms
+from broker.leases.turn import Turn
 from broker.leases.versions import given
-from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
+from storage.port import Delete, Expect
+from storage.records import (
+    GrantRecord,
+    IssuedRecord,
+    LeaseRecord,
+    SeatRecord,
+    TicketRecord,
+    VersionRecord,
+    WorkerRecord,
+)
 from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import ENCODER, Granted, Stage
 
@@ -41,13 +55,23 @@ class Grant(Operation):
         "stage",
         "token",
         "ttl_s",
+        "turn",
+        "wait_s",
     )
 
     gives = True
 
     def __init__(
-        self, *, holder: Holder, request_id: int, token: str, ttl_s: float | None, stage: LeaseStage = "current"
+        self,
+        *,
+        holder: Holder,
+        request_id: int,
+        token: str,
+        ttl_s: float | None,
+        stage: LeaseStage = "current",
+        wait_s: float = 0.0,
     ) -> None:
+        """wait_s: how long it may stand in line for a place at a pool."""
         super().__init__(line=holder.worker)
         self.holder = holder
         self.id = request_id
@@ -55,6 +79,8 @@ class Grant(Operation):
         self.stage = stage
         self.place: Place = (token, stage)
         self.ttl_s = ttl_s
+        self.wait_s = wait_s
+        self.turn: Turn | None = None
         self._made: IssuedRecord | None = None
 
     def touches(self) -> tuple[str, ...]:
@@ -86,6 +112,8 @@ class Grant(Operation):
             if self._made is not None:
                 terms = capped(terms, self._made.ends_at, now=now)
             record = self._new(batch, version.version, terms, grant.id)
+            if self.turn is not None:
+                record = self._seated(batch, self.turn, record)
             batch.inserts.append(record)
             if self._made is not None:
                 self._keep(batch, self._made, terms)
@@ -102,6 +130,7 @@ class Grant(Operation):
                 grant=grant.id,
                 ttl_s=terms.left_s,
                 stage=self.stage,
+                member=record.member,
             )
         )
 
@@ -111,10 +140,51 @@ class Grant(Operation):
             raise Missing(heads=(self.token,))
         if head is None:
             raise NotAllowed("no_such_token")
+        if head.token.kind == "pool":
+            head = self._member(batch, head)
         version = head.leasable(self.stage, self.holder.worker)
         if version is None:
             raise NotFound(f"the token is disabled or has no {self.stage} version; ask its owner")
         return version
+
+    def _member(self, batch: Batch, pool: Head) -> Head:
+        """The member whose value the lease gets, or has. InLine: it is still to be given a place."""
+        if pool.token.disabled or self.stage != "current":
+            raise NotFound(f"the token is disabled or has no {self.stage} version; ask its owner")
+        held = self.holder.leases.get(self.place)
+        if held is not None and batch.now < held.record.expires_at:
+            head = followed(batch.context, held.record)
+            if head is None:
+                raise Unavailable("the value that this session leases is being taken back; ask again")
+            return head
+        spot = None if self.turn is None else self.turn.take(tries=self.attempts)
+        head = None if spot is None else batch.context.heads.known.get(spot.member)
+        if head is None:
+            raise InLine(self)
+        return head
+
+    def _seated(self, batch: Batch, turn: Turn, record: LeaseRecord) -> LeaseRecord:
+        """The lease at its place, which it takes in the same commit; of two that try, one does."""
+        spot = turn.spot
+        if spot is None:
+            return record
+        if spot.number != NO_SEAT:
+            batch.rows.append(
+                SeatRecord(
+                    rev=1 if spot.former is None else spot.former.rev + 1,
+                    token=self.token,
+                    member=spot.member,
+                    number=spot.number,
+                    lease=record.lease,
+                    worker=record.worker,
+                    taken_at=batch.now,
+                )
+            )
+        if spot.over is not None:
+            batch.expects.append(Expect(LeaseRecord, spot.over.key, spot.over.rev))
+        if turn.ticket is not None:
+            batch.deletes.append(Delete(TicketRecord, turn.ticket.key, turn.ticket.rev))
+        return msgspec.structs.replace(record, member=spot.member)
 
     def _own(self, batch: Batch, grant: GrantRecord, worker: WorkerRecord) -> VersionRecord:
         """The value that this lease alone has. Missing: it is to be read, or made, before."""
@@ -174,6 +244,8 @@ class Grant(Operation):
 
     def done(self, batch: Batch) -> None:
         holder, record, terms = self.holder, self._record, self._terms
+        if self.turn is not None:
+            self.turn.end(served=self._held is None)
         if holder.closed:
             return
         held = batch.context.hold(holder, record, self._held, mono=batch.mono, left_s=terms.left_s)
@@ -199,4 +271,6 @@ class Grant(Operation):
         self._value = ""
 
     def fail(self, error: BrokerError) -> None:
+        if self.turn is not None:
+            self.turn.end(served=False)
         self.holder.answer(self.id, error_frame(error, self.id))

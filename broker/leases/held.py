@@ -5,7 +5,8 @@ The truth is in storage; this is what the hot path needs of it. Nothing here dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.policy.entitlements import Entitlements
@@ -115,6 +116,7 @@ class Holdings:
         self.by_lease: dict[str, Held] = {}
         self.missed: dict[str, dict[str, LeaseRecord]] = {}
         self._holders: dict[Holder, None] = {}
+        self._at_member: Counter[tuple[str, str]] = Counter()
 
     def enter(self, holder: Holder) -> None:
         """From now on this session may hold leases."""
@@ -128,12 +130,19 @@ class Holdings:
         """Take up a lease of a place where its session holds none yet."""
         held.holder.leases[place_of(held.record)] = held
         self.by_lease[held.record.lease] = held
+        if held.record.member:
+            self._at_member[held.record.token, held.record.member] += 1
 
     def drop(self, held: Held) -> None:
         """Forget a lease; harmless when it is forgotten already."""
         if self.by_lease.get(held.record.lease) is not held:
             return
         del self.by_lease[held.record.lease]
+        if held.record.member:
+            at = (held.record.token, held.record.member)
+            self._at_member[at] -= 1
+            if not self._at_member[at]:
+                del self._at_member[at]
         if self.missed:
             self._miss(held.record)
         place = place_of(held.record)
@@ -147,6 +156,10 @@ class Holdings:
             while len(missed) > MISSED_MAX:
                 del missed[next(iter(missed))]
 
+    def loads(self, token: str, members: Sequence[str]) -> Counter[str]:
+        """How many leases of a pool have the value of each of these members."""
+        return Counter({member: self._at_member[token, member] for member in members})
+
     def of_token(self, token: str) -> list[Held]:
         """The leases of one token. Asks every session: a token changes seldom, and leases come and go all the time."""
         places: tuple[Place, ...] = ((token, "current"), (token, "previous"))
@@ -155,6 +168,10 @@ class Holdings:
     def count_by_session(self) -> dict[str, int]:
         """How many leases each session of this replica holds."""
         return {holder.session: len(holder.leases) for holder in self._holders}
+
+    def of_member(self, pool: str, member: str) -> list[Held]:
+        """The leases of a pool that have this member's value."""
+        return [held for held in self.of_token(pool) if held.record.member == member]
 
     def __len__(self) -> int:
         return len(self.by_lease)

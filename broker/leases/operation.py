@@ -12,6 +12,7 @@ from storage.records import LeaseRecord, VersionRecord
 
 if TYPE_CHECKING:
     from broker.leases.batch import Batch
+    from broker.leases.granting import Grant
     from kms.port import Caller
 
 
@@ -39,6 +40,14 @@ class Missing(Exception):
         self.leases = leases
         self.sealed = sealed
         self.first = first
+
+
+class InLine(Exception):
+    """Deciding needs a place at a member of a pool; the desk has it stand in line, and asks again when it has one."""
+
+    def __init__(self, grant: Grant) -> None:
+        super().__init__("no place yet")
+        self.grant = grant
 
 
 class Operation(ABC):

@@ -13,9 +13,10 @@ from broker.errors import BrokerError, NotFound
 from broker.leases.answers import error_frame, push_revoked
 from broker.leases.batch import Batch
 from broker.leases.context import Context, NotAllowed
+from broker.leases.following import followed, tokens_of, why_ended
 from broker.leases.held import Held, Holder, place_of
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import NO_VERSION, WORTH_RENEWING_S, ended, extended, next_terms
+from broker.leases.terms import WORTH_RENEWING_S, ended, extended, next_terms
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Renewed
 
@@ -59,12 +60,12 @@ class Renewal(Operation):
                 grant, worker = context.authorise(self.holder, place_of(record), now)
                 self._check_token(record, context)
             except (NotAllowed, NotFound) as error:
-                self._reason = error.reason if isinstance(error, NotAllowed) else NO_VERSION[record.stage]
+                self._reason = error.reason if isinstance(error, NotAllowed) else why_ended(record)
                 self._lost.append((held, self._revoked(record, batch)))
                 continue
             terms = next_terms(record, grant=grant, worker=worker, now=now, ttl_s=record.ttl_s)
             gained_s = (terms.expires_at - record.expires_at).total_seconds()
-            if gained_s > WORTH_RENEWING_S and record.token not in self._unreadable:
+            if gained_s > WORTH_RENEWING_S and not self._cannot_read(record):
                 self._extended.append((held, extended(record, terms, grant=grant.id)))
             else:
                 self._kept.append(held)
@@ -72,16 +73,19 @@ class Renewal(Operation):
 
     def _check_token(self, record: LeaseRecord, context: Context) -> None:
         """NotFound: it may be leased to nobody now. One that cannot be read passes, and is not extended either."""
-        token = record.token
-        if token in self._unreadable:
+        if self._cannot_read(record):
             return
-        known = context.heads.known
-        if token not in known:
+        try:
+            head = followed(context, record)
+        except Missing:
             # All at once, so that one read serves all that this session holds.
-            raise Missing(heads=tuple({name for name, _ in self.holder.leases if name not in known} - self._unreadable))
-        head = known[token]
+            names = {name for held in self.holder.leases.values() for name in tokens_of(held.record)}
+            raise Missing(heads=tuple(names - context.heads.known.keys() - self._unreadable)) from None
         if head is None or head.leasable(record.stage, self.holder.worker) is None:
             raise NotFound
+
+    def _cannot_read(self, record: LeaseRecord) -> bool:
+        return bool(self._unreadable) and not self._unreadable.isdisjoint(tokens_of(record))
 
     def goes_on_without(self, token: str) -> bool:
         self._unreadable.add(token)

@@ -17,8 +17,9 @@ from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Operation
+from broker.leases.witnessing import add, alarm, witnessed
 from storage.port import Amended
-from storage.records import LeaseRecord
+from storage.records import LeaseRecord, MemberRecord
 from storage.records.leases import LeaseReport
 from tokenbroker_client.wire import ReportEvent
 
@@ -31,7 +32,19 @@ APART: Final = timedelta(seconds=1)
 class Report(Operation):
     """A `report` frame, with those of the same kind that came while it waited."""
 
-    __slots__ = ("_held", "_record", "_told", "count", "event", "holder", "lease", "retry_after_s", "version")
+    __slots__ = (
+        "_held",
+        "_member",
+        "_read_at",
+        "_record",
+        "_told",
+        "count",
+        "event",
+        "holder",
+        "lease",
+        "retry_after_s",
+        "version",
+    )
 
     def __init__(
         self, *, holder: Holder, lease: str, event: ReportEvent, version: int | None, retry_after_s: float | None
@@ -47,6 +60,8 @@ class Report(Operation):
         self._held: Held | None = None
         self._record: LeaseRecord | None = None
         self._told = 0
+        self._member: MemberRecord | None = None
+        self._read_at = 0
 
     def again(self, *, version: int | None, retry_after_s: float | None) -> None:
         """The same was said once more before this was looked at."""
@@ -58,7 +73,7 @@ class Report(Operation):
         return (self.lease,)
 
     def decide(self, batch: Batch) -> None:
-        self._held = self._record = None
+        self._held = self._record = self._member = None
         self._told = 0
         held = batch.context.holdings.by_lease.get(self.lease)
         if held is None or held.holder is not self.holder:
@@ -70,9 +85,18 @@ class Report(Operation):
         self._held = held
         if not _is_news(row.report, self.event, version, batch.now):
             return
+        member = None
+        if row.member:
+            again, self._read_at = self.attempts > self._read_at, self.attempts + 1
+            member = witnessed(
+                batch, row, event=self.event, version=version, retry_after_s=self.retry_after_s, again=again
+            )
         said = LeaseReport(event=self.event.value, at=batch.now, version=version, retry_after_s=self.retry_after_s)
         self._record = msgspec.structs.replace(row, rev=row.rev + 1, report=said)
         batch.amended.append(Amended(row, self._record))
+        self._member = member
+        if member is not None:
+            add(batch, member)
         if self.event is ReportEvent.REJECTED:
             self._told = self.count
             batch.entries.append(
@@ -95,6 +119,9 @@ class Report(Operation):
         batch.context.reports[self.event] += self.count
         if self._record is not None:
             held.record = self._record
+        if self._member is not None:
+            batch.context.pools.changed(self._member)
+            alarm(self._member, batch)
         if self.event is ReportEvent.REJECTED:
             held.rejections = (0 if self._told else held.rejections) + self.count - self._told
 

@@ -16,11 +16,13 @@ from broker.errors import BrokerError, Gone, NotFound, RateLimited
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
+from broker.leases.following import followed, tokens_of, why_ended
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place, place_of
+from broker.leases.issued import ISSUED
 from broker.leases.operation import Missing, Operation
 from broker.leases.rotating import rotated_frame
-from broker.leases.terms import NO_VERSION, ended, extended, next_terms
+from broker.leases.terms import ended, extended, next_terms
 from broker.leases.versions import given
 from storage.records import LeaseRecord, VersionRecord
 from storage.records.leases import LeaseStage, LeaseState
@@ -66,6 +68,9 @@ class Resume(Operation):
         self._unreadable.add(token)
         return True
 
+    def _cannot_read(self, row: LeaseRecord) -> bool:
+        return not self._unreadable.isdisjoint(tokens_of(row))
+
     def decide(self, batch: Batch) -> None:
         if self.holder.closed:
             raise Gone("the session is closed")
@@ -75,7 +80,7 @@ class Resume(Operation):
         rows = {lease: self._newest(lease, batch) for lease in self.stated}
         self._load_heads(rows, batch)
         for lease, row in rows.items():
-            if row is None or row.worker != self.holder.worker or row.token in self._unreadable:
+            if row is None or row.worker != self.holder.worker or self._cannot_read(row):
                 self._gone.append(GoneLease(lease=lease, code=GoneCode.UNKNOWN))
             elif row.state != "live":
                 self._gone.append(GoneLease(lease=lease, code=row.state))
@@ -101,8 +106,9 @@ class Resume(Operation):
 
     def _load_heads(self, rows: dict[str, LeaseRecord | None], batch: Batch) -> None:
         known = batch.context.heads.known
-        mine = {row.token for row in rows.values() if row is not None and row.worker == self.holder.worker}
-        unknown = tuple(token for token in mine if token not in known and token not in self._unreadable)
+        mine = [row for row in rows.values() if row is not None and row.worker == self.holder.worker]
+        tokens = {token for row in mine for token in tokens_of(row)}
+        unknown = tuple(token for token in tokens if token not in known and token not in self._unreadable)
         if unknown:
             raise Missing(heads=unknown)
 
@@ -114,14 +120,17 @@ class Resume(Operation):
             return
         try:
             grant, worker = context.authorise(self.holder, place, now)
-            head, version = _leasable(context.heads.known[row.token], row.stage, row.worker)
+            head, version = _leasable(followed(context, row), row.stage, row.worker)
         except NotAllowed as error:
             self._end(batch, row, "revoked", error.reason)
             return
         except NotFound:
-            self._end(batch, row, "revoked", NO_VERSION[row.stage])
+            self._end(batch, row, "revoked", why_ended(row))
             return
         behind = version.version != self.stated[row.lease]
+        if behind and version is ISSUED:
+            self._end(batch, row, "released", "the worker has not the value that was made for it")
+            return
         if behind:
             try:
                 opened = batch.open(version, self.holder)

@@ -15,10 +15,11 @@ from broker.errors import BrokerError, Unavailable
 from broker.leases.answers import push_revoked
 from broker.leases.batch import Batch, Opened
 from broker.leases.context import NotAllowed
+from broker.leases.following import followed, why_ended
 from broker.leases.heads import Head
 from broker.leases.held import Held, place_of
-from broker.leases.operation import Missing, Operation
-from broker.leases.terms import NO_VERSION, cut, ended
+from broker.leases.operation import Operation
+from broker.leases.terms import cut, ended
 from broker.leases.versions import given
 from storage.port import Amended
 from storage.records import LeaseRecord, VersionRecord
@@ -34,7 +35,7 @@ def rotated_frame(record: LeaseRecord, has: int, head: Head, version: VersionRec
     known = record.stage == "current" and has in {token.current, token.previous, token.rollout}
     return Rotated(
         lease=record.lease,
-        token=version.token,
+        token=record.token,
         version=version.version,
         value=value,
         encoding=encoding,
@@ -80,13 +81,11 @@ class Recheck(Operation):
         except NotAllowed as error:
             self._revoke(batch, error.reason)
             return
-        if record.token not in context.heads.known:
-            raise Missing(heads=(record.token,))
-        head = context.heads.known[record.token]
+        head = followed(context, record)
         version = None if head is None else head.leasable(record.stage, holder.worker)
         shorter = cut(record, grant=grant, worker=worker, now=now)
         if version is None:
-            self._revoke(batch, NO_VERSION[record.stage])
+            self._revoke(batch, why_ended(record))
             return
         if version.version != held.sent:
             if batch.trouble or not self._values:

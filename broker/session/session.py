@@ -153,6 +153,7 @@ class Session:
                         token=request.token,
                         ttl_s=request.ttl_s,
                         stage="previous" if request.stage is Stage.PREVIOUS else "current",
+                        wait_s=request.wait_s or 0.0,
                     )
                 )
         elif isinstance(request, Ack):

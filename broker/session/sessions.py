@@ -271,6 +271,7 @@ class Sessions:
     async def drain(self) -> None:
         """Ask every worker to reconnect, each in its own slot; then close what is left. Takes at most `drain_s`."""
         self.draining = True
+        self._context.pools.turn_away()
         settings = self._settings
         # Not under a second, which is what a restart takes: who knocks earlier is only sent away.
         window_s = min(max(len(self) / settings.drain_slots_per_s, 1.0), settings.drain_s)
