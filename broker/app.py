@@ -259,8 +259,8 @@ def _assemble(
     )
     claim = Claim(name=UPKEEP, storage=storage, roll=roll, clock=clock)
     rotation_claim = Claim(name=ROTATION, storage=storage, roll=roll, clock=clock)
-    duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
     leases = LeaseView(context=context, revoking=Revoking(context=context, desk=desk, clock=clock), clock=clock)
+    duties = Duties(context=context, desk=desk, clock=clock, upkeep=claim.ask)
     session_settings = _session_settings(settings)
     sessions = Sessions(
         writer=journal,
@@ -363,7 +363,6 @@ def _assemble(
             clock=clock,
             jitter=_jitter,
         ),
-    )
         site=site,
         conductor=make_conductor(
             site=site,
@@ -376,6 +375,7 @@ def _assemble(
             clock=clock,
             jitter=_jitter,
         ),
+    )
 
 
 def _site(settings: Settings, clock: Clock) -> Site:

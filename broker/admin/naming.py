@@ -7,7 +7,10 @@ from broker.authority.authority import Authority
 
 
 def check_unnamed(authority: Authority, token: str) -> None:
-    """InUse: the token rotates by a policy, a policy signs in with its value, or it is in a pool or is one."""
+    """InUse: the token rotates by a policy, something signs in with its value, or it is in a pool or is one."""
+    for issuer in authority.issuers:
+        if token in issuer.credentials.values():
+            raise InUse(f"token {token} is a credential of the issuer of {issuer.token}; change that issuer first")
     for pool in authority.pools:
         if pool.token == token:
             raise InUse(f"token {token} is a pool, or bounded; end that with `token pool delete` first")

@@ -23,7 +23,7 @@ from broker.clock import Clock
 from broker.errors import BadRequest
 from broker.vault.vault import Vault
 from broker.vault.wrapping import is_same_key
-from storage.records import DataKeyRecord, KeyringRecord, VersionRecord, WrapRecord
+from storage.records import DataKeyRecord, IssuedRecord, KeyringRecord, VersionRecord, WrapRecord
 
 NAMED_MAX: Final = 10
 """How many of those that depend on a key a refusal names."""
@@ -65,7 +65,8 @@ class Retirer:
     async def destroy(self, data_key: str, *, actor: str, if_match: int | None = None) -> DataKeyRecord:
         """Take every wrap out of a data key, so that nobody can ever open it; one that is destroyed stays so.
 
-        InUse: it is active, or versions are sealed under it, some of which are named. NotFound; PreconditionFailed.
+        InUse: it is active, or versions are sealed under it, some of which are named, or values that were made for
+        leases are. NotFound; PreconditionFailed.
         """
 
         async def decide() -> Plan[DataKeyRecord]:
@@ -133,6 +134,12 @@ class Retirer:
         return await carry_out(self._authority, decide)
 
     async def _check_unused(self, data_key: str) -> None:
+        made = await self._stored.count(IssuedRecord, index="data_key", prefix=(data_key,), limit=COUNTED_MAX)
+        if made:
+            raise InUse(
+                f"data key {data_key}: {made} values that were made for leases are sealed under it, and are not sealed "
+                "anew; wait until their leases are over (`issued list`), or revoke them"
+            )
         page = await self._stored.select(VersionRecord, index="data_key", prefix=(data_key,), limit=NAMED_MAX)
         if not page.records:
             return

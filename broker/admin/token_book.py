@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from broker.admin.errors import InUse
 from broker.admin.stored import Stored
 from broker.authority.authority import Authority
 from broker.errors import NotFound, Tampered
 from broker.policy.names import is_token_name, parse_token_name
 from storage.port import PAGE_MAX, Page
-from storage.records import RolloutRecord, TokenRecord, VersionRecord
+from storage.records import IssuedRecord, RolloutRecord, TokenRecord, VersionRecord
 from storage.table import Key
 
+ISSUED_COUNTED_MAX: Final = 10_000
 _PREFIX: Final = re.compile(r"[a-z0-9._/-]{0,511}")
 """What a name may begin with; nothing else is asked of storage."""
 
@@ -68,6 +70,22 @@ class TokenBook:
             self._authority.verify(record)
             records.append(record)
         return tuple(records)
+
+    async def check_unissued(self, token: TokenRecord, *, whereupon: str) -> None:
+        """InUse: the token is enabled, so that a value may be made for a lease any moment, or some exist upstream.
+
+        While it is disabled none comes: the commit that precedes a making relies on the token's row.
+        """
+        left = (
+            0
+            if not token.disabled
+            else await self._stored.count(IssuedRecord, index="token", prefix=(token.name,), limit=ISSUED_COUNTED_MAX)
+        )
+        if left or not token.disabled:
+            why = f"{left} values of it exist upstream" if left else "it is enabled"
+            raise InUse(
+                f"token {token.name}: {why}; disable it, wait until `issued list` shows none of it, then {whereupon}"
+            )
 
     async def tokens(self, *, prefix: str, after: Key | None, limit: int) -> Page[TokenRecord]:
         """One page of the tokens whose names begin with `prefix`, in the order of their names."""

@@ -29,7 +29,7 @@ from broker.clock import Clock
 from broker.policy.labels import parse_labels
 from broker.vault.vault import Vault
 from storage.port import Delete
-from storage.records import RolloutRecord, TokenRecord, VersionRecord
+from storage.records import IssuerRecord, RolloutRecord, TokenRecord, VersionRecord
 
 
 class TokenAdmin:
@@ -152,7 +152,8 @@ class TokenAdmin:
     async def delete(self, name: str, *, actor: str, if_match: int | None = None) -> None:
         """Remove a token with all its versions. One that has over 1000 goes in several commits, disabled by the first.
 
-        NotFound; PreconditionFailed. InUse: a rotation policy names it. RolloutRunning: a version is being rolled out.
+        NotFound; PreconditionFailed. InUse: a policy names it, or, where its values are made for leases, some may still
+        exist upstream; its issuer goes with it. RolloutRunning: a version is being rolled out.
         Cut short, it leaves a disabled token; deleting again goes on.
         """
 
@@ -169,7 +170,7 @@ class TokenAdmin:
                 return Plan(
                     result=True,
                     entries=(self._entry(name, "deleted", actor),),
-                    deletes=(Delete(TokenRecord, token.key, token.rev), *ended, *versions),
+                    deletes=(Delete(TokenRecord, token.key, token.rev), *await self._issuer(token), *ended, *versions),
                 )
             return Plan(
                 result=False,
@@ -180,6 +181,14 @@ class TokenAdmin:
 
         while not await carry_out(self._authority, decide):
             if_match = None
+
+    async def _issuer(self, token: TokenRecord) -> tuple[Delete, ...]:
+        """What goes with a token whose values are made. InUse: some are there, which only its issuer can end."""
+        issuer = self._authority.issuers.get((token.name,))
+        if issuer is None:
+            return ()
+        await self._book.check_unissued(token, whereupon="it can be deleted")
+        return (Delete(IssuerRecord, issuer.key, issuer.rev),)
 
     def _making_current(
         self, token: TokenRecord, target: VersionRecord, live: Iterable[VersionRecord], change: str, actor: str

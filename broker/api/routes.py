@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.api.handlers import access, admins, audit, enrolments, grants, keys, leases, operations, tokens, workers
+from broker.api.handlers import (
+    access,
+    admins,
+    audit,
+    enrolments,
+    grants,
+    issuers,
+    keys,
+    leases,
+    operations,
+    tokens,
+    workers,
+)
 from broker.api.route import AnyRoute
 
 ROUTES: Final[tuple[AnyRoute, ...]] = (
@@ -16,6 +28,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *enrolments.ROUTES,
     *access.ROUTES,
     *grants.ROUTES,
+    *issuers.ROUTES,
     *leases.ROUTES,
     *keys.ROUTES,
     *admins.ROUTES,

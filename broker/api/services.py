@@ -12,6 +12,7 @@ from broker.admin.admins import AdminAdmin
 from broker.admin.audit_desk import AuditDesk
 from broker.admin.enrolment import Enrolment
 from broker.admin.grants import GrantAdmin
+from broker.admin.issuers import IssuerAdmin
 from broker.admin.keys import KeyAdmin
 from broker.admin.ports import LeaseDesk
 from broker.admin.put import TokenPutter
@@ -21,6 +22,7 @@ from broker.admin.reveal import Revealer
 from broker.admin.rewrapping import Rewrapper
 from broker.admin.sealing import Sealer
 from broker.admin.sessions import Sessions
+from broker.admin.signing_in import SigningIn
 from broker.admin.snapshots import Snapshots
 from broker.admin.stored import Stored
 from broker.admin.token_book import TokenBook
@@ -28,11 +30,12 @@ from broker.admin.tokens import TokenAdmin
 from broker.admin.workers import WorkerAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
+from broker.rotation.assembly import RotationDesk, make_rotation_desk
+from broker.rotation.rollout_admin import RolloutAdmin
+from broker.upstream.port import Site
 from broker.uses import Uses
 from broker.vault.gate import KmsHealth
 from broker.vault.root import Root
-from broker.rotation.assembly import RotationDesk, make_rotation_desk
-from broker.upstream.port import Site
 from broker.vault.vault import Vault
 from storage.port import Storage
 from storage.records import ReplicaRecord
@@ -73,10 +76,12 @@ class Services:
     book: TokenBook
     putter: TokenPutter
     tokens: TokenAdmin
+    rollouts: RolloutAdmin
     revealer: Revealer
     workers: WorkerAdmin
     enrolment: Enrolment
     grants: GrantAdmin
+    issuers: IssuerAdmin
     admins: AdminAdmin
     keys: KeyAdmin
     rewrapper: Rewrapper
@@ -92,12 +97,12 @@ class Services:
     facts: Callable[[], Awaitable[Facts]]
     replicas: Callable[[], Sequence[ReplicaRecord]]
     settled: Callable[[], Awaitable[None]]
+    rotations: RotationDesk
 
 
 def make_services(
     *,
     root: Root,
-    rotations: RotationDesk
     instance: str,
     clock: Clock,
     authority: Authority,
@@ -108,12 +113,12 @@ def make_services(
     vkey: str,
     scratch: Path,
     reveal_allowed: bool = True,
+    site: Site | None = None,
     facts: Callable[[], Awaitable[Facts]] = no_facts,
     replicas: Callable[[], Sequence[ReplicaRecord]] = no_replicas,
     settled: Callable[[], Awaitable[None]] = settled_at_once,
 ) -> Services:
     """Build every admin service from what they share.
-    site: Site | None = None,
 
     vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
     streams are prepared in it. site: what rotators and issuers are opened with; None: they may do nothing of their own.
@@ -123,21 +128,33 @@ def make_services(
     keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
     rewrapper = Rewrapper(authority=authority, stored=stored, keys=keys, vault=vault, root=root, clock=clock)
     sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
+    putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
     return Services(
         cluster_id=root.cluster_id,
         request_key=root.derive(REQUEST_KEY),
         instance=instance,
         clock=clock,
-    putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
         authority=authority,
         stored=stored,
         book=book,
         putter=putter,
         tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
+        rollouts=RolloutAdmin(
+            authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
+        ),
         revealer=Revealer(authority=authority, book=book, vault=vault, clock=clock, allowed=reveal_allowed),
         workers=WorkerAdmin(authority=authority, clock=clock),
         enrolment=Enrolment(authority=authority, clock=clock),
         grants=GrantAdmin(authority=authority, clock=clock),
+        issuers=IssuerAdmin(
+            authority=authority,
+            stored=stored,
+            book=book,
+            keys=keys,
+            signing_in=SigningIn(authority=authority, book=book, vault=vault),
+            site=site or Site(clock=clock),
+            clock=clock,
+        ),
         admins=AdminAdmin(authority=authority, clock=clock),
         keys=keys,
         rewrapper=rewrapper,
@@ -153,7 +170,6 @@ def make_services(
         facts=facts,
         replicas=replicas,
         settled=settled,
-    )
         rotations=make_rotation_desk(
             site=site or Site(clock=clock),
             authority=authority,
@@ -164,3 +180,4 @@ def make_services(
             leases=leases,
             clock=clock,
         ),
+    )

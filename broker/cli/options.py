@@ -33,13 +33,18 @@ def read_instant(text: str) -> datetime:
 
 def read_labels(texts: list[str]) -> dict[str, str]:
     """Labels out of `key=value` texts."""
-    labels: dict[str, str] = {}
+    return read_pairs(texts, "--label")
+
+
+def read_pairs(texts: list[str], option: str) -> dict[str, str]:
+    """What an option of the form `key=value` says that may be given several times."""
+    pairs: dict[str, str] = {}
     for text in texts:
         key, separator, value = text.partition("=")
-        if not separator or not key or key in labels:
-            raise typer.BadParameter(f"{text[:40]!r}: labels are key=value, each key once", param_hint="--label")
-        labels[key] = value
-    return labels
+        if not separator or not key or key in pairs:
+            raise typer.BadParameter(f"{text[:40]!r}: write key=value, each key once", param_hint=option)
+        pairs[key] = value
+    return pairs
 
 
 def span_seconds(span: timedelta | None) -> int | None:

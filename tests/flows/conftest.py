@@ -80,6 +80,12 @@ def deciders() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def issued_from() -> ModuleType:
+    """The module `issued_from`."""
+    return _beside("issued_from")
+
+
+@pytest.fixture(scope="session")
 def serving() -> Any:
     """Starts a broker in a process of its own."""
     return _beside("served").serving
