@@ -17,6 +17,7 @@ from broker.api.handlers import (
     keys,
     leases,
     operations,
+    rollouts,
     tokens,
     workers,
 )
@@ -28,6 +29,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
     *enrolments.ROUTES,
     *access.ROUTES,
     *grants.ROUTES,
+    *rollouts.ROUTES,
     *issuers.ROUTES,
     *leases.ROUTES,
     *keys.ROUTES,

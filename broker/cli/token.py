@@ -11,8 +11,10 @@ from broker.api.views.tokens import AskReveal, Revealed, Token, TokenVersion
 from broker.cli.client import Query
 from broker.cli.operating import Operator, group, operated
 from broker.cli.output import Column
+from broker.cli.rollout import app as rollout
 from broker.cli.token_put import put
 from broker.policy.names import parse_token_name
+from broker.rotation.rollouts import percent
 from tokenbroker_client.wire import Encoding, decode_value
 
 app = group("Seal tokens and say which version is current.")
@@ -62,6 +64,7 @@ async def show(operator: Operator, name: Name) -> None:
             "current": token.current or None,
             "previous": token.previous or None,
             "latest": token.latest,
+            **({"rolled out": f"{token.rollout}, to {percent(token.rollout_share)}"} if token.rollout else {}),
             "keyring": token.keyring,
             "disabled": token.disabled,
             "labels": token.labels,
@@ -99,6 +102,9 @@ async def promote(operator: Operator, name: Name, version: Version) -> None:
 async def rollback(operator: Operator, name: Name) -> None:
     """Make the previous version current again; workers that hold the token get it at once."""
     _say(operator, await operator.client.post(f"{path_of(name)}/-/rollback", TokenVersion))
+
+
+app.add_typer(rollout, name="rollout")
 
 
 @operated(app, "retire", "tokenbroker token retire github/ci-bot 3")

@@ -108,7 +108,9 @@ class AskReveal(Request, frozen=True, kw_only=True):
 
 
 class Token(Answer, frozen=True, kw_only=True):
-    """A token, without any value. current, previous: 0 while no version is."""
+    """A token, without any value. current, previous: 0 while no version is. rollout: the version that is on its way to
+    `rollout_share` parts of 10 000 workers, 0 for none.
+    """
 
     token: str
     keyring: str
@@ -117,6 +119,8 @@ class Token(Answer, frozen=True, kw_only=True):
     current: int
     previous: int
     latest: int
+    rollout: int
+    rollout_share: int
     previous_valid_s: int
     created_at: Instant
     updated_at: Instant
@@ -177,6 +181,8 @@ def token_view(record: TokenRecord) -> Token:
         current=record.current,
         previous=record.previous,
         latest=record.latest,
+        rollout=record.rollout,
+        rollout_share=record.rollout_share,
         previous_valid_s=record.previous_valid_s,
         created_at=record.created_at,
         updated_at=record.updated_at,
