@@ -32,7 +32,6 @@ from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.rotation.assembly import RotationDesk, make_rotation_desk
 from broker.rotation.rollout_admin import RolloutAdmin
-from broker.rotation.rollout_admin import RolloutAdmin
 from broker.upstream.port import Site
 from broker.uses import Uses
 from broker.vault.gate import KmsHealth
@@ -77,7 +76,6 @@ class Services:
     book: TokenBook
     putter: TokenPutter
     tokens: TokenAdmin
-    rollouts: RolloutAdmin
     rollouts: RolloutAdmin
     revealer: Revealer
     workers: WorkerAdmin
@@ -141,9 +139,6 @@ def make_services(
         book=book,
         putter=putter,
         tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
-        rollouts=RolloutAdmin(
-            authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
-        ),
         rollouts=RolloutAdmin(
             authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
         ),
