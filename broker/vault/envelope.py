@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 from broker.errors import BadRequest
-from broker.vault.chunked import open_chunked, seal_chunked
+from broker.vault.chunked import MessageKey, open_chunked, seal_chunked
 from broker.vault.encoding import encode
 from broker.vault.errors import SealBroken
 
@@ -84,13 +84,41 @@ def open_value(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: byte
 
     SealBroken: any byte of key, context or sealed is another than when it was sealed, or fmt is not 1.
     """
+    _check_fmt(fmt)
+    below, bucket = _bounds(sealed)
+    return _unpadded(open_chunked(key=key, context=context, sealed=sealed), below, bucket)
+
+
+def value_key(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: bytes) -> MessageKey | None:
+    """What opens this sealed value again and again (`open_again`); None: it is too long, so `open_value` is for it.
+
+    SealBroken: as `open_value`, as far as it shows without decrypting.
+    """
+    _check_fmt(fmt)
+    _bounds(sealed)
+    return MessageKey(key=key, context=context, sealed=sealed) if MessageKey.fits(sealed) else None
+
+
+def open_again(*, key: MessageKey, sealed: bytes) -> bytes:
+    """The value that `key` was derived for. SealBroken: `sealed` is another one."""
+    below, bucket = _bounds(sealed)
+    return _unpadded(key.open(sealed), below, bucket)
+
+
+def _check_fmt(fmt: int) -> None:
     if fmt != FMT:
         raise SealBroken(f"a sealed value names format {fmt}, and this broker reads format {FMT}; upgrade the broker")
+
+
+def _bounds(sealed: bytes) -> tuple[int, int]:
+    """Where the end of a value of this sealed length lies: behind the first number, and up to the second."""
     bounds = _BUCKET_OF_SEALED.get(len(sealed))
     if bounds is None:
         raise SealBroken(f"a sealed value has {len(sealed)} bytes, a length that format {FMT} never gives")
-    padded = open_chunked(key=key, context=context, sealed=sealed)
-    below, bucket = bounds
+    return bounds
+
+
+def _unpadded(padded: bytes, below: int, bucket: int) -> bytes:
     end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
     # Only a holder of the data key can have written what decrypted, so this guards one encoding per value, not secrecy.
     if not below < end <= bucket or padded.count(0, end) != bucket - end:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from broker.vault.counters import VaultCounters
 from broker.vault.needs import Need
+
+if TYPE_CHECKING:
+    from broker.vault.chunked import MessageKey
+    from storage.records import VersionRecord
 
 
 class HeldKey:
@@ -17,9 +22,21 @@ class HeldKey:
 
     proved_at: when the KMS was last asked with success. refresh_at: when it is asked again. fresh_until: until when
     the key serves without an excuse. hard_until: until when it serves while `outage` says that the KMS does not answer.
+    messages: what was derived from it for single values, by their sealed form: `message_keys` fills and bounds it.
     """
 
-    __slots__ = ("fresh_until", "hard_until", "key", "kms_key", "need", "outage", "proved_at", "refresh_at", "used_at")
+    __slots__ = (
+        "fresh_until",
+        "hard_until",
+        "key",
+        "kms_key",
+        "messages",
+        "need",
+        "outage",
+        "proved_at",
+        "refresh_at",
+        "used_at",
+    )
 
     def __init__(
         self,
@@ -41,6 +58,7 @@ class HeldKey:
         self.hard_until = hard_until
         self.used_at = proved_at
         self.outage = False
+        self.messages: dict[bytes, tuple[VersionRecord, MessageKey] | None] = {}
 
     def __repr__(self) -> str:
         return f"HeldKey(data_key={self.need.record.id!r}, live={self.live})"
@@ -55,7 +73,10 @@ class HeldKey:
         return now < self.fresh_until or (self.outage and now < self.hard_until)
 
     def wipe(self) -> None:
-        """Overwrite the key. Best effort: the KMS's SDK and the cipher have had copies of their own."""
+        """Overwrite the key, and let go of what was derived from it. Best effort: the KMS's SDK and the cipher have had
+        copies of their own.
+        """
+        self.messages.clear()
         self.key[:] = bytes(len(self.key))
         self.key.clear()
 

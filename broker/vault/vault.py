@@ -15,13 +15,14 @@ from typing import Final
 from broker.errors import BrokerError
 from broker.secret import Secret
 from broker.vault.counters import VaultCounters
-from broker.vault.envelope import FMT, check_value, open_value, seal_value
+from broker.vault.envelope import FMT, check_value, seal_value
 from broker.vault.errors import SealBroken
 from broker.vault.failures import FailureKind
 from broker.vault.gate import KmsGate, KmsHealth
 from broker.vault.gates import KmsGates
 from broker.vault.held_keys import HeldKey
 from broker.vault.key_cache import KeyCache
+from broker.vault.message_keys import MessageKeys
 from broker.vault.minting import DataKeyMint
 from broker.vault.needs import Needs
 from broker.vault.root import Root
@@ -48,17 +49,17 @@ class Sealed:
 class Opener:
     """Opens versions sealed under one data key, on behalf of whom it was asked for. Good until the next await."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_messages")
 
-    def __init__(self, held: HeldKey) -> None:
+    def __init__(self, held: HeldKey, messages: MessageKeys) -> None:
         self._held = held
+        self._messages = messages
 
     def open(self, record: VersionRecord) -> Secret:
         """The value of `record`. SealBroken: the row is not what was sealed. KeyUnavailable: used after an await."""
         held = self._held
-        context = held.need.value_contexts.of(record.token, record.version)
         try:
-            return Secret(open_value(fmt=record.fmt, key=held.key, context=context, sealed=record.sealed))
+            return Secret(self._messages.open(held, record))
         except SealBroken as error:
             broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
         if not held.live:
@@ -87,6 +88,7 @@ class Vault:
         self._mint = mint
         self._settings = settings
         self._seals = SealBudget(settings=settings)
+        self._messages = MessageKeys()
         self.counters = counters
 
     def opener(self, data_key: str, keyring: str, caller: Caller | None = None) -> Opener | None:
@@ -97,7 +99,7 @@ class Vault:
         key has lately led to.
         """
         held = self._cache.held(self._needs.for_caller(data_key, keyring, caller))
-        return None if held is None else Opener(held)
+        return None if held is None else Opener(held, self._messages)
 
     def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
         """The value of `record`, if its data key may serve from memory. Raises as `opener`; SealBroken."""
@@ -115,7 +117,7 @@ class Vault:
                 raise
             # The KMS keys changed while this one waited: those that it asked do not speak for those of now.
             held = await self._cache.fetch(again)
-        return Opener(held).open(record)
+        return Opener(held, self._messages).open(record)
 
     async def seal(self, *, token: str, version: int, keyring: KeyringRecord, value: bytes) -> Sealed:
         """Seal `value` under the keyring's active data key, for this token and version only.
@@ -141,7 +143,7 @@ class Vault:
         Speaks to the KMS as the broker itself. Raises as `open` and `seal`.
         """
         held = await self._cache.fetch(self._needs.for_broker(record.data_key, record.keyring))
-        value = Opener(held).open(record)
+        value = Opener(held, self._messages).open(record)
         try:
             return await self.seal(token=record.token, version=record.version, keyring=keyring, value=value.reveal())
         finally:

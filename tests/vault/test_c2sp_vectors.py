@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from broker.vault.chunked import open_chunked, seal_chunked
+from broker.vault.chunked import MessageKey, open_chunked, seal_chunked
 from broker.vault.errors import SealBroken
 
 CHUNK = 16_384
@@ -146,6 +147,21 @@ def test_a_transposed_forgery_does_not_open(vector: dict[str, Any]) -> None:
     """The broker's code path raises SealBroken for every forgery, also where earlier chunks are genuine."""
     with pytest.raises(SealBroken):
         open_chunked(**transposed(vector))
+
+
+@pytest.mark.parametrize("vector", named("success") + named("failure"))
+def test_a_message_key_judges_as_the_library_does(vector: dict[str, Any]) -> None:
+    """What is derived once opens every transposed message of one chunk, and none of the forgeries or longer ones."""
+    given = transposed(vector)
+
+    def judged(opened: Callable[[], bytes]) -> bytes | None:
+        try:
+            return opened()
+        except SealBroken:
+            return None
+
+    by_library = judged(lambda: open_chunked(**given)) if MessageKey.fits(given["sealed"]) else None
+    assert judged(lambda: MessageKey(**given).open(given["sealed"])) == by_library
 
 
 def test_the_published_set_is_the_whole_one() -> None:
