@@ -34,6 +34,12 @@ def moto() -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def moto_servers() -> ModuleType:
+    """The module `parts/moto.py`: servers of a test's own, such as one that checks signatures and policies."""
+    return _part("moto")
+
+
 @pytest.fixture
 def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials where AWS SDKs look for them, child processes too, and nothing else of AWS or of a proxy."""

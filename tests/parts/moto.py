@@ -61,6 +61,14 @@ class Moto:
         """The key URI of `arn` at this server."""
         return f"aws-kms:{arn}?endpoint={self.url}"
 
+    def enforce(self) -> None:
+        """From now on check signatures, and what IAM policies allow, as AWS does."""
+        request = urllib.request.Request(
+            f"{self.url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S):
+            pass
+
     def ask(self, operation: str, body: dict[str, Any], *, region: str = REGION) -> dict[str, Any]:
         """One call of the KMS API. moto checks no signature, and finds the region in it."""
         request = urllib.request.Request(

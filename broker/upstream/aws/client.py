@@ -94,12 +94,19 @@ def signing_key(work: Work) -> ProcessCredentials | None:
     return key
 
 
-@asynccontextmanager
-async def open_client(service: str, terms: AwsTerms, key: ProcessCredentials | None) -> AsyncIterator[Any]:
-    """A client of `service`, signing with `key`; within the block the SDK's errors become `broker.upstream.errors`."""
+def open_sdk() -> AioSession:
+    """The SDK, for as long as an adapter is open: it reads what AWS's services look like from large files, once."""
     for library in ("botocore", "aiobotocore"):
         # At DEBUG they log whole requests and answers, and those hold keys; at INFO, what nobody asked.
         logging.getLogger(library).setLevel(logging.WARNING)
+    return AioSession()
+
+
+@asynccontextmanager
+async def open_client(
+    sdk: AioSession, service: str, terms: AwsTerms, key: ProcessCredentials | None
+) -> AsyncIterator[Any]:
+    """A client of `service`, signing with `key`; within the block the SDK's errors become `broker.upstream.errors`."""
     # A proxy of the environment may carry TLS; what is in the clear stays on this machine.
     in_the_clear = terms.endpoint.startswith("http:")
     config = AioConfig(
@@ -117,7 +124,7 @@ async def open_client(service: str, terms: AwsTerms, key: ProcessCredentials | N
             "aws_session_token": key.session_token or None,
         }
     with translating():
-        async with AioSession().create_client(
+        async with sdk.create_client(
             service, region_name=terms.region, endpoint_url=terms.endpoint or None, config=config, **signing
         ) as client:
             yield client

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
+from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
 from broker.clock import Clock
@@ -25,6 +26,7 @@ from broker.upstream.aws.client import (
     check_endpoint,
     code_of,
     open_client,
+    open_sdk,
     read_key,
     signing_key,
     write_key,
@@ -51,13 +53,14 @@ class KeyTerms(AwsTerms, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_aws_iam_key(site: Site) -> AsyncIterator[Rotator]:
     """The rotator; clients are opened by each call."""
-    yield AwsIamKey(clock=site.clock)
+    yield AwsIamKey(sdk=open_sdk(), clock=site.clock)
 
 
 class AwsIamKey:
     """As the port says."""
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, sdk: AioSession, clock: Clock) -> None:
+        self._sdk = sdk
         self._clock = clock
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
@@ -68,7 +71,7 @@ class AwsIamKey:
     async def create(self, rotation: Rotation, current: Secret | None) -> Made:
         """As the port says. Refused: the user has two keys that this rotation did not make."""
         in_use = None if current is None else _key_of(current).access_key_id
-        async with _asking(rotation) as user:
+        async with self._asking(rotation) as user:
             present = await user.keys()
             before = await user.keys_before()
             if before is None:
@@ -91,7 +94,7 @@ class AwsIamKey:
     async def test(self, rotation: Rotation, new: Secret) -> None:
         """As the port says: asks STS, which every key may, whose the key is."""
         terms, key = read_terms(KeyTerms, rotation.settings), _key_of(new)
-        async with open_client("sts", terms, key) as sts:
+        async with open_client(self._sdk, "sts", terms, key) as sts:
             arn = await self._whose(sts)
         if not arn.endswith(f"/{terms.user}") or ":user/" not in arn:
             raise Refused(f"AWS does not take the new key for one of the user {terms.user}")
@@ -99,14 +102,14 @@ class AwsIamKey:
     async def finish(self, rotation: Rotation, new: Secret, former: Secret | None) -> None:
         """As the port says: the former key is deactivated, then deleted."""
         ended, kept = None if former is None else _key_of(former).access_key_id, _key_of(new).access_key_id
-        async with _asking(rotation) as user:
+        async with self._asking(rotation) as user:
             if ended is not None and ended != kept:
                 await user.delete(ended)
             await user.forget()
 
     async def abandon(self, rotation: Rotation, new: Secret | None) -> None:
         """As the port says: deletes the new key, and one of a crashed attempt."""
-        async with _asking(rotation) as user:
+        async with self._asking(rotation) as user:
             before = await user.keys_before()
             own = set() if before is None else await user.keys() - before
             if new is not None and (before is None or _key_of(new).access_key_id not in before):
@@ -114,6 +117,12 @@ class AwsIamKey:
             for key in own:
                 await user.delete(key)
             await user.forget()
+
+    @asynccontextmanager
+    async def _asking(self, rotation: Rotation) -> AsyncIterator[_User]:
+        terms = read_terms(KeyTerms, rotation.settings)
+        async with open_client(self._sdk, "iam", terms, signing_key(rotation)) as iam:
+            yield _User(iam=iam, name=terms.user, rotation=rotation.id)
 
     async def _whose(self, sts: Any) -> str:
         for pause_s in (*PAUSES_S, None):
@@ -174,13 +183,6 @@ class _User:
         except ClientError as error:
             if code_of(error) != "NoSuchEntity":
                 raise
-
-
-@asynccontextmanager
-async def _asking(rotation: Rotation) -> AsyncIterator[_User]:
-    terms = read_terms(KeyTerms, rotation.settings)
-    async with open_client("iam", terms, signing_key(rotation)) as iam:
-        yield _User(iam=iam, name=terms.user, rotation=rotation.id)
 
 
 def _key_of(value: Secret) -> ProcessCredentials:

@@ -31,6 +31,8 @@ class RotatorLaws:
 
     deadline_s: ClassVar[float] = 30.0
     """How long a step may take before the law counts as broken."""
+    cuts_max: ClassVar[int] = 10
+    """At how many of its awaits a call is cut short; fewer where each call goes over many of them slowly."""
 
     async def test_a_rotation_replaces_the_value(self, world: RotatorWorld) -> None:
         """After the four steps upstream takes the new value and no other; so again in the rotations that follow."""
@@ -138,7 +140,7 @@ class RotatorLaws:
         """Cancelled at any await, `abandon` asked again ends the new value."""
         walk = self._walk(world)
         await walk.take("create", "set")
-        for at in cuts(await walk.count("abandon")):
+        for at in cuts(await walk.count("abandon"), self.cuts_max):
             walk = self._walk(world)
             await walk.take("create", "set")
             await walk.cut("abandon", at)
@@ -200,7 +202,7 @@ class RotatorLaws:
         waited = await walk.count(step)
         await walk.take(*after[1:])
         await walk.ended()
-        for at in cuts(waited):
+        for at in cuts(waited, self.cuts_max):
             walk = self._walk(world)
             await walk.take(*before)
             await walk.cut(step, at)

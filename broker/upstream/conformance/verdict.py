@@ -11,8 +11,6 @@ from broker.secret import Secret
 from broker.upstream.errors import UpstreamError
 from broker.upstream.port import NOTE_CHARS_MAX, NOTES_MAX
 
-CUTS_MAX = 10
-"""At how many of its awaits a call is cut short, spread evenly over all of them."""
 _SHOWN_BYTES_MIN = 6
 """Shorter secrets would be found in any text by chance."""
 
@@ -69,9 +67,9 @@ async def awaits(call: Coroutine[Any, Any, T]) -> tuple[T, int]:
     return await counted.run(), counted.waited
 
 
-def cuts(waited: int) -> list[int]:
-    """At which of so many awaits to cut."""
-    return sorted({index * waited // CUTS_MAX for index in range(CUTS_MAX)}) if waited else []
+def cuts(waited: int, most: int) -> list[int]:
+    """At which of so many awaits to cut: at no more than `most`, spread evenly."""
+    return sorted({index * waited // most for index in range(most)}) if waited else []
 
 
 def tells_nothing(error: BaseException, secrets: Iterable[Secret]) -> None:

@@ -1,0 +1,165 @@
+"""The rotator `aws-iam-key` keeps the laws, on a moto server that checks signatures and policies."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import botocore.exceptions
+import botocore.session
+import pytest
+
+from broker.clock import SystemClock
+from broker.secret import Secret
+from broker.upstream.catalog import open_rotator
+from broker.upstream.conformance import BadTerms, RotatorLaws, RotatorWorld
+from broker.upstream.port import Site
+
+NEEDED = [
+    "iam:CreateAccessKey",
+    "iam:DeleteAccessKey",
+    "iam:ListAccessKeys",
+    "iam:ListUserTags",
+    "iam:TagUser",
+    "iam:UntagUser",
+    "iam:UpdateAccessKey",
+]
+"""What docs/howto/rotate-aws-keys.md has the operator allow."""
+
+
+class Account:
+    """An AWS account on a server that enforces, with a rotator user that may do NEEDED, and a root who may do all."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.sdk = botocore.session.Session()
+        self.root = self.client("iam", None)
+        self.root_key = self.user(f"root-{secrets.token_hex(4)}", ["*"])
+        self.rotator_key = self.user(f"rotator-{secrets.token_hex(4)}", NEEDED)
+        self.root = self.client("iam", self.root_key)
+
+    def client(self, service: str, key: dict[str, Any] | None) -> Any:
+        """A client of AWS's own SDK."""
+        key = key or {"AccessKeyId": "AKIAEXAMPLEONLY00000", "SecretAccessKey": "for-tests-only"}
+        return self.sdk.create_client(
+            service,
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id=key["AccessKeyId"],
+            aws_secret_access_key=key["SecretAccessKey"],
+        )
+
+    def user(self, name: str, allowed: list[str]) -> dict[str, Any]:
+        """Make a user; its first key."""
+        self.root.create_user(UserName=name)
+        policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": allowed, "Resource": "*"}]}
+        self.root.put_user_policy(UserName=name, PolicyName="allowed", PolicyDocument=json.dumps(policy))
+        return self.key(name)
+
+    def key(self, user: str) -> dict[str, Any]:
+        """Make another key, as a value."""
+        made = self.root.create_access_key(UserName=user)["AccessKey"]
+        return {"Version": 1, "AccessKeyId": made["AccessKeyId"], "SecretAccessKey": made["SecretAccessKey"]}
+
+    def keys(self, user: str) -> list[str]:
+        """The ids of a user's keys."""
+        listed = self.root.list_access_keys(UserName=user)["AccessKeyMetadata"]
+        return [key["AccessKeyId"] for key in listed]
+
+
+@pytest.fixture(scope="module")
+def account(moto_servers: ModuleType) -> Iterator[Account]:
+    """A server of these tests' own: from some moment on it enforces, for all that use it."""
+    with moto_servers.serving() as server:
+        account = Account(server.url)
+        server.enforce()
+        yield account
+
+
+@dataclass(kw_only=True)
+class UserWorld(RotatorWorld):
+    """One IAM user."""
+
+    account: Account
+    user: str
+
+    async def works(self, value: Secret) -> bool:
+        sts = self.account.client("sts", json.loads(value.reveal()))
+        try:
+            sts.get_caller_identity()
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] not in ("InvalidClientTokenId", "SignatureDoesNotMatch"):
+                raise
+            return False
+        return True
+
+    async def live(self) -> int:
+        return len(self.account.keys(self.user))
+
+    def wrong(self, value: Secret) -> Secret:
+        return Secret(json.dumps({**json.loads(value.reveal()), "SecretAccessKey": "never/was/one"}).encode())
+
+
+class NoPauses(SystemClock):
+    """The host's clocks, for whom every pause is over at once: moto is consistent, so that waiting gains nothing."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(0)
+
+
+@asynccontextmanager
+async def user_world(account: Account, *, first: bool) -> AsyncIterator[UserWorld]:
+    """A fresh user, and another one whose key has to stay."""
+    name, other = f"app-{secrets.token_hex(4)}", f"other-{secrets.token_hex(4)}"
+    bystander, current = account.user(other, ["sts:GetCallerIdentity"]), account.user(name, ["sts:GetCallerIdentity"])
+    if first:
+        account.root.delete_access_key(UserName=name, AccessKeyId=current["AccessKeyId"])
+    settings = {"user": name, "region": "us-east-1", "endpoint": account.url}
+    named = {"access_key": "laws/key"}
+
+    def bad(names: str, **changed: str) -> BadTerms:
+        return BadTerms(names=names, settings={**settings, **changed}, credentials=named)
+
+    def value(key: dict[str, Any]) -> Secret:
+        return Secret(json.dumps(key).encode())
+
+    async with open_rotator("aws-iam-key", Site(clock=NoPauses())) as rotator:
+        yield UserWorld(
+            account=account,
+            user=name,
+            rotator=rotator,
+            settings=settings,
+            credentials={"access_key": value(account.rotator_key)},
+            wrong_credentials={"access_key": value({**account.rotator_key, "SecretAccessKey": "not-its-secret-key"})},
+            current=None if first else value(current),
+            bystander=value(bystander),
+            bad_terms=(
+                BadTerms(names="user", settings={}, credentials=named),
+                bad("user", user="a/b"),
+                bad("region", region="the moon"),
+                bad("endpoint", endpoint="http://elsewhere.example"),
+                bad("colour", colour="red"),
+                BadTerms(names="secret", settings=settings, credentials={"secret": "x/y"}),
+            ),
+        )
+
+
+class TestAwsIamKey(RotatorLaws):
+    """Keys of a fresh user for each law."""
+
+    @pytest.fixture
+    async def world(self, account: Account, aws_environment: None) -> AsyncIterator[RotatorWorld]:
+        """A user with one key, which is in use."""
+        async with user_world(account, first=False) as world:
+            yield world
+
+    @pytest.fixture
+    async def first_world(self, account: Account, aws_environment: None) -> AsyncIterator[RotatorWorld]:
+        """A user without a key."""
+        async with user_world(account, first=True) as world:
+            yield world
