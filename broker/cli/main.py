@@ -21,6 +21,7 @@ class Commands(LazyGroup):
         "serve": "broker.cli.serve",
         "doctor": "broker.cli.doctor",
         "token": "broker.cli.token",
+        "rotation": "broker.cli.rotation",
         "worker": "broker.cli.worker",
         "grant": "broker.cli.grant",
         "access": "broker.cli.access",

@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from broker.api.views.common import Answer, Instant, Request, Seconds, TokenName
 from broker.api.views.grants import GrantWindow, WeeklyWindow
 from broker.api.views.tokens import Number
-from broker.rotation.terms import CALL_S, CALL_S_MAX, DEADLINE_S, OVERLAP_S, NewPolicy
+from broker.rotation.terms import ABORT_ABOVE, BAKE_S, CALL_S, CALL_S_MAX, DEADLINE_S, OVERLAP_S, WAIT_S, NewPolicy
 from broker.rotation.trying import Tried
 from storage.records import RotationPolicyRecord, RotationRecord
 from storage.records.grants import Window
@@ -38,9 +38,9 @@ class SetRotation(Request, frozen=True, kw_only=True):
     overlap_s: Seconds = OVERLAP_S
     deadline_s: Seconds = DEADLINE_S
     shares: tuple[Share, ...] = ()
-    wait_s: float = 120.0
-    bake_s: float = 5.0
-    abort_above: Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 9_999})] = 100
+    wait_s: float = WAIT_S
+    bake_s: float = BAKE_S
+    abort_above: Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 9_999})] = ABORT_ABOVE
 
     def new_policy(self, token: str) -> NewPolicy:
         """What the service sets."""
