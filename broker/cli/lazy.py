@@ -7,8 +7,33 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+
+
+class Command(TyperCommand):
+    """A command that does not repeat what it was given too much: a secret typed in the wrong place stays unshown."""
+
+    allow_extra_args = True  # they are refused here, and not where they would be quoted
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options; what is left over is a usage error that says how many, not which."""
+        beyond = super().parse_args(ctx, args)
+        if beyond and not ctx.resilient_parsing:
+            ctx.fail(
+                f"too many arguments, by {len(beyond)}; secrets are read from standard input, a file or a variable"
+            )
+        return beyond
+
+
+def discreet(app: typer.Typer) -> typer.Typer:
+    """The application with every command in it made such a one."""
+    for command in app.registered_commands:
+        command.cls = Command
+    for below in app.registered_groups:
+        if below.typer_instance is not None:
+            discreet(below.typer_instance)
+    return app
 
 
 class LazyGroup(TyperGroup):
@@ -27,7 +52,7 @@ class LazyGroup(TyperGroup):
             return None
         if cmd_name not in self.commands:
             app: typer.Typer = import_module(module).app
-            command = get_command(app)
+            command = get_command(discreet(app))
             command.name = cmd_name
             self.commands[cmd_name] = command
         return self.commands[cmd_name]

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from broker.cli.failures import one_line, report
+from broker.cli.lazy import Command
 from broker.cli.main import app
 from broker.cli.reference import cli_reference
 from broker.errors import BadRequest
@@ -46,6 +47,22 @@ def test_no_option_takes_a_secret() -> None:
     """Arguments are seen by every user of a machine: no option is called value, secret, password or credential."""
     names = {name for _, command in _all() for parameter in command.params for name in parameter.opts}
     assert not names & {"--value", "--secret", "--password", "--token-value", "--credential"}
+
+
+@pytest.mark.parametrize(
+    "line", [("token", "put", "a/b"), ("token", "list"), ("init",), ("grant", "add", "group:ci", "a/*"), ("demo",)]
+)
+def test_what_is_typed_too_much_is_not_shown_again(shell: Any, line: tuple[str, ...]) -> None:
+    """A secret in the wrong place ends in a usage error that does not repeat it."""
+    ran = shell.run(*line, "hunter2")
+    assert ran.code == 2
+    assert "too many arguments" in ran.err
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_no_command_repeats_what_it_was_given_too_much() -> None:
+    """Every one is of the kind that does not."""
+    assert [path for path, command in _all() if not isinstance(command, Command)] == []
 
 
 def test_the_reference_has_every_command() -> None:

@@ -250,6 +250,26 @@ def test_a_wrong_command_line_is_a_usage_error(
     assert "usage: tokenbroker-worker" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lease", "github/ci", "hunter2"),
+        ("lease", "github/ci", "--value", "hunter2"),
+        ("keygen", "--out", "f", "--seed=hunter2"),
+        ("exec", "--token", "a/b=X", "hunter2", "--", "true"),
+    ],
+)
+def test_what_is_typed_too_much_is_not_shown_again(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret in the wrong place ends in a usage error that does not repeat it."""
+    monkeypatch.setenv("TOKENBROKER_KEY", "worker.key")
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["keygen", "enroll", "lease", "exec"])
 def test_every_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` shows a line to start from."""

@@ -39,7 +39,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line. What follows the first `--` is `exec`'s command, untouched by argparse."""
     parser = build_parser()
     before, dashes, after = _split(arguments)
-    options = parser.parse_args(before)
+    options, beyond = parser.parse_known_args(before)
+    if beyond:
+        # Not shown again: a value typed in the wrong place would be in the terminal's log, or in a CI job's.
+        parser.error(
+            f"arguments that are unknown or too many: {len(beyond)}; see tokenbroker-worker {options.verb} --help"
+        )
     if options.verb == "exec":
         if not after:
             parser.error("exec needs a command: tokenbroker-worker exec … -- CMD")
