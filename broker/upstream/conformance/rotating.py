@@ -5,8 +5,9 @@ Crashes are played as cancellations: whatever a step gave is lost, and the step 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from broker.secret import Secret
@@ -216,14 +217,15 @@ class RotatorLaws:
     ) -> None:
         """Take every step with this value and these credentials, whatever comes of it, and look at what it raises."""
         rotator, rotation = walk.world.rotator, replace(walk.rotation, credentials=credentials)
-        for call in (
-            rotator.test(rotation, new),
-            rotator.set(rotation, new, walk.world.current),
-            rotator.create(rotation, new),
-            rotator.abandon(rotation, new),
-        ):
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            partial(rotator.test, rotation, new),
+            partial(rotator.set, rotation, new, walk.world.current),
+            partial(rotator.create, rotation, new),
+            partial(rotator.abandon, rotation, new),
+        )
+        for call in calls:
             try:
-                await call
+                await call()
             except UpstreamError as error:
                 tells_nothing(error, secrets)
             except Exception as error:
