@@ -21,10 +21,12 @@ from broker.admin.once import Once, nothing_beside
 from broker.admin.plan import Plan, carry_out
 from broker.admin.public_key import check_public_key, key_sha256
 from broker.admin.worker_terms import parse_groups, with_added_key
-from broker.audit.entries import EnrolmentIssued, WorkerChanged
+from broker.audit.entries import EnrolmentIssued, EnrolmentWithdrawn, WorkerChanged
 from broker.audit.entries import EnrolmentRefused as EnrolmentRefusedEntry
 from broker.authority.authority import Authority
 from broker.clock import Clock
+from broker.errors import NotFound
+from broker.policy.errors import excerpt
 from broker.policy.names import parse_worker_name
 from broker.secret import Secret
 from broker.vault.pacing import Pace
@@ -47,10 +49,11 @@ _NO_HASH: Final = bytes(32)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Issued:
-    """A code, shown once; whoever takes it wipes it."""
+    """A code, shown once; whoever takes it wipes it. before: the worker as it is, None if the code will make it."""
 
     record: EnrolmentRecord
     code: Secret
+    before: WorkerRecord | None
 
 
 class _Unacceptable(Exception):
@@ -98,12 +101,27 @@ class Enrolment:
                 at=now, actor=actor, enrolment=enrolment, worker=worker, expires_at=record.expires_at
             )
             return Plan(
-                result=Issued(record=record, code=code),
+                result=Issued(record=record, code=code, before=self._authority.workers.get((worker,))),
                 entries=(entry,),
                 inserts=(record,),
                 deletes=cleared,
                 aside=await once(enrolment),
             )
+
+        return await carry_out(self._authority, decide)
+
+    async def withdraw(self, enrolment: str, *, actor: str) -> None:
+        """Make a code worth nothing before it is used. NotFound: there is no such code, or it is used already."""
+
+        async def decide() -> Plan[None]:
+            record = self._authority.enrolments.get((enrolment,))
+            if record is None or record.used_at is not None:
+                raise NotFound(
+                    f"enrolment {excerpt(enrolment)}: there is no open code of that id; if it was used, remove the key "
+                    "that it added (`worker show`, `worker remove-key`)"
+                )
+            entry = EnrolmentWithdrawn(at=self._clock.now(), actor=actor, enrolment=record.id, worker=record.worker)
+            return Plan(result=None, entries=(entry,), deletes=(Delete(EnrolmentRecord, record.key, record.rev),))
 
         return await carry_out(self._authority, decide)
 

@@ -237,6 +237,13 @@ class EnrolmentIssued(Entry, frozen=True, kw_only=True, tag="enrolment.issued"):
     expires_at: datetime
 
 
+class EnrolmentWithdrawn(Entry, frozen=True, kw_only=True, tag="enrolment.withdrawn"):
+    """A one-time code was made worth nothing before anybody used it."""
+
+    enrolment: str
+    worker: str
+
+
 class EnrolmentRefused(Entry, frozen=True, kw_only=True, tag="enrolment.refused"):
     """A code was refused: unknown, used, expired, or the proof was wrong."""
 
@@ -356,6 +363,7 @@ AnyEntry = (
     | RotationChanged
     | WorkerChanged
     | EnrolmentIssued
+    | EnrolmentWithdrawn
     | EnrolmentRefused
     | GrantChanged
     | PoolChanged

@@ -23,6 +23,7 @@ class Commands(LazyGroup):
         "token": "broker.cli.token",
         "rotation": "broker.cli.rotation",
         "worker": "broker.cli.worker",
+        "enrolment": "broker.cli.enrolment",
         "grant": "broker.cli.grant",
         "access": "broker.cli.access",
         "lease": "broker.cli.lease",

@@ -59,6 +59,9 @@ async def enroll(operator: Operator, name: Name, group_: Groups = None) -> None:
         "/v1/enrolments", IssuedEnrolment, IssueEnrolment(worker=name, groups=tuple(group_ or ()))
     )
     operator.out.fact(issued, issued.code)
+    if issued.worker_exists:
+        groups = f"and gives it the groups {shown(issued.groups)} instead of its own" if issued.replaces_groups else ""
+        note(f"{issued.worker} exists already: the code adds a further key to it {groups}".rstrip())
     note(f"For {issued.worker}, once, until {shown(issued.expires_at)}: tokenbroker-worker enroll --code-file F")
 
 

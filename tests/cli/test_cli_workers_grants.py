@@ -55,6 +55,31 @@ def test_a_worker_from_registration_to_removal(house: Any) -> None:
     assert "w-life" in house.shell.refused("worker", "show", "w-life")
 
 
+def test_a_code_for_a_worker_that_exists_says_so(house: Any) -> None:
+    """That it adds a key, and that groups which are named replace those that the worker has."""
+    house.shell.ok(
+        "worker", "register", "e-there", "--public-key", WorkerKey.generate().public_key_b64, "--group", "ci"
+    )
+    assert not house.shell.json("worker", "enroll", "e-new")["worker_exists"]
+    ran = house.shell.ok("worker", "enroll", "e-there", "--group", "prod")
+    assert "e-there exists already" in ran.err
+    assert "the groups prod instead of its own" in ran.err
+    issued = house.shell.json("worker", "enroll", "e-there")
+    assert (issued["worker_exists"], issued["replaces_groups"]) == (True, False)
+
+
+def test_a_withdrawn_code_is_worth_nothing(house: Any) -> None:
+    """It is listed while it is open, and then no more; withdrawing it again is refused."""
+    issued = house.shell.json("worker", "enroll", "e-gone")
+    listed = house.shell.json("enrolment", "list")
+    assert issued["enrolment"] in [code["enrolment"] for code in listed]
+    assert issued["code"] not in house.shell.ok("enrolment", "list").out
+    house.shell.ok("enrolment", "withdraw", issued["enrolment"])
+    everything = house.shell.json("enrolment", "list", "--all")
+    assert issued["enrolment"] not in [code["enrolment"] for code in everything]
+    assert "no open code" in house.shell.refused("enrolment", "withdraw", issued["enrolment"])
+
+
 def test_enroll_prints_a_code_and_nothing_else(house: Any) -> None:
     """Standard output is the one-time code, so that it can go to a file; what it is for is on standard error."""
     ran = house.shell.ok("worker", "enroll", "e-1", "--group", "ci")

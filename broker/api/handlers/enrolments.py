@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from broker.admin.roles import AUDITORS, OPERATORS
-from broker.api.paging import PageQuery
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route
 from broker.api.services import Services
 from broker.api.views.common import Listing
 from broker.api.views.workers import (
     Enrolled,
     Enrolment,
+    EnrolmentPath,
+    EnrolmentQuery,
     IssuedEnrolment,
     IssueEnrolment,
     Redeem,
@@ -21,10 +22,14 @@ from broker.api.views.workers import (
 )
 
 
-async def list_enrolments(services: Services, call: Call[Nothing, PageQuery, Nothing]) -> Reply:
-    """List the codes on record, used and expired ones too, without their secrets."""
-    pager = call.pager
-    page = pager.cut(services.authority.enrolments)
+async def list_enrolments(services: Services, call: Call[Nothing, EnrolmentQuery, Nothing]) -> Reply:
+    """List the codes on record, or only those that are still open, without their secrets."""
+    pager, now = call.pager, services.clock.now()
+    page = pager.cut(
+        code
+        for code in services.authority.enrolments
+        if not call.query.open or (code.used_at is None and code.expires_at > now)
+    )
     return Reply(body=Listing(items=[enrolment_view(record) for record in page.records], next=pager.next(page.next)))
 
 
@@ -32,6 +37,12 @@ async def issue_enrolment(services: Services, call: Call[Nothing, Nothing, Issue
     """Issue a one-time code for a worker, good for 15 minutes and shown this once."""
     issued = await services.enrolment.issue(call.body.worker, groups=call.body.groups, actor=call.actor, once=call.once)
     return Reply(body=issued_view(issued))
+
+
+async def withdraw_enrolment(services: Services, call: Call[EnrolmentPath, Nothing, Nothing]) -> Reply:
+    """Make a code worth nothing before it is used."""
+    await services.enrolment.withdraw(call.path.enrolment, actor=call.actor)
+    return Reply()
 
 
 async def enroll(services: Services, call: Call[Nothing, Nothing, Redeem]) -> Reply:
@@ -53,7 +64,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         tag="enrolments",
         roles=OPERATORS | AUDITORS,
         handler=list_enrolments,
-        query_type=PageQuery,
+        query_type=EnrolmentQuery,
         reply=Listing[Enrolment],
     ),
     Route(
@@ -67,6 +78,16 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         reply=IssuedEnrolment,
         status=201,
         creates=True,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/enrolments/{enrolment}",
+        operation="withdrawEnrolment",
+        tag="enrolments",
+        roles=OPERATORS,
+        handler=withdraw_enrolment,
+        path_type=EnrolmentPath,
+        status=204,
     ),
     Route(
         method="POST",

@@ -91,6 +91,18 @@ class Worker(Answer, frozen=True, kw_only=True):
     revision: int
 
 
+class EnrolmentQuery(PageQuery, frozen=True, kw_only=True):
+    """open: only codes that can still be redeemed."""
+
+    open: bool = False
+
+
+class EnrolmentPath(msgspec.Struct, frozen=True):
+    """A code in a path, by its id, which is no part of what redeems it."""
+
+    enrolment: str
+
+
 class IssueEnrolment(Request, frozen=True, kw_only=True):
     """For whom a code is. groups: what the worker gets; none: as it has them."""
 
@@ -99,13 +111,18 @@ class IssueEnrolment(Request, frozen=True, kw_only=True):
 
 
 class IssuedEnrolment(Answer, frozen=True, kw_only=True):
-    """A one-time code, shown this once."""
+    """A one-time code, shown this once. worker_exists: redeeming it adds a key to the worker that is there.
+
+    replaces_groups: and gives that worker these groups in the place of its own.
+    """
 
     enrolment: str
     worker: str
     groups: list[str]
     code: str
     expires_at: Instant
+    worker_exists: bool
+    replaces_groups: bool
 
     def __repr__(self) -> str:
         """Keep the code out of logs."""
@@ -181,6 +198,8 @@ def issued_view(issued: Issued) -> IssuedEnrolment:
         groups=list(record.groups),
         code=code,
         expires_at=record.expires_at,
+        worker_exists=issued.before is not None,
+        replaces_groups=issued.before is not None and bool(record.groups) and record.groups != issued.before.groups,
     )
 
 
