@@ -11,7 +11,7 @@ import asyncpg
 from broker.admin.issuers import NewIssuer
 
 ROOT = "admin:root"
-TOKEN = "db/reports"  # noqa: S105 - a name
+TOKEN = "db/reports"
 PREFIX = "tokenbroker_lease_"
 
 
