@@ -44,7 +44,10 @@ _WALK_S: Final = 1.0
 
 
 class RolloutDriver:
-    """Judges each step and carries out what follows. ended: rollouts that ended by this replica's hand."""
+    """Judges each step and carries out what follows.
+
+    ended: rollouts that ended by this replica's hand. looked: how often it has looked at those that run.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class RolloutDriver:
         self._woken = asyncio.Event()
         self._woken.set()  # rollouts may have begun before this process did
         self.ended: Counter[RolloutState] = Counter()
+        self.looked = 0
 
     def wake(self) -> None:
         """A rollout may have begun, or changed."""
@@ -88,6 +92,7 @@ class RolloutDriver:
                         pause_s = _IDLE_S
                     else:
                         await self._drive(rows)
+                        self.looked += 1
             except (StorageError, BrokerError) as error:
                 log.warning("rollouts_postponed", error=str(error))
                 self._woken.set()

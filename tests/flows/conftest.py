@@ -74,6 +74,12 @@ async def cloud(
 
 
 @pytest.fixture(scope="session")
+def crms() -> ModuleType:
+    """The module `crm`."""
+    return _beside("crm")
+
+
+@pytest.fixture(scope="session")
 def deciders() -> ModuleType:
     """The module `deciders`."""
     return _beside("deciders")
@@ -89,6 +95,12 @@ def issued_from() -> ModuleType:
 def serving() -> Any:
     """Starts a broker in a process of its own."""
     return _beside("served").serving
+
+
+@pytest.fixture(scope="session")
+def players() -> ModuleType:
+    """The module `players`."""
+    return _beside("players")
 
 
 @pytest.fixture(scope="session")

@@ -259,6 +259,7 @@ async def open_house(
                 uses=broker.uses,
                 vkey=broker.journal.vkey,
                 scratch=config.parent,
+                replicas=lambda: broker.roll.known,
                 site=broker.site,
             )
             yield House(config=config, settings=settings, broker=broker, storage=opened[0], services=services, url=url)
