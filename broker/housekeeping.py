@@ -20,7 +20,15 @@ from broker.replicas.claim import Claim
 from broker.replicas.roll import replicas
 from storage.errors import Conflict, StorageError
 from storage.port import Commit, Delete, Expect, Storage
-from storage.records import EnrolmentRecord, IdempotencyRecord, LeaseRecord, ReplicaRecord, SessionRecord, UseRecord
+from storage.records import (
+    EnrolmentRecord,
+    IdempotencyRecord,
+    LeaseRecord,
+    ReplicaRecord,
+    SessionRecord,
+    TicketRecord,
+    UseRecord,
+)
 from storage.table import Key
 
 log = structlog.get_logger()
@@ -70,6 +78,7 @@ class Housekeeping:
             try:
                 if orphans:
                     await self._close(self._instance, at=started_at)
+                    await self._leave_lines(self._instance, at=started_at)
                     orphans = False
                 claimed = await self._claim.ask()
                 if claimed is not None:
@@ -96,6 +105,7 @@ class Housekeeping:
             dead = Expect(ReplicaRecord, row.key, row.rev)
             try:
                 closed = await self._close(row.instance, at=row.ended_at, expects=(dead, claimed))
+                await self._leave_lines(row.instance, at=row.ended_at, expects=(dead, claimed))
                 await self._storage.commit(Commit(deletes=[Delete(*dead)], expects=[claimed]))
             except Conflict:
                 log.info("replica_came_back", instance=row.instance)
@@ -127,10 +137,27 @@ class Housekeeping:
                 return closed
             after = page.next
 
+    async def _leave_lines(self, instance: str, *, at: datetime, expects: Sequence[Expect] = ()) -> None:
+        """Take the turns of a replica that died at that instant out of all lines, as `_close` does with its sessions."""
+        after: Key | None = None
+        while True:
+            page = await self._storage.select(TicketRecord, where={"instance": instance}, after=after, limit=_PAGE)
+            gone = [Delete(TicketRecord, row.key, row.rev) for row in page.records if expects or row.asked_at < at]
+            if gone:
+                await self._storage.commit(Commit(deletes=gone, expects=expects))
+            if page.next is None:
+                return
+            after = page.next
+
     async def _prune(self) -> None:
         """Deleting what is old is the same whoever does it, so it needs no proof of the claim."""
         now = self._clock.now()
-        for kind, column in ((LeaseRecord, "prune_at"), (SessionRecord, "due_at"), (IdempotencyRecord, "expires_at")):
+        for kind, column in (
+            (LeaseRecord, "prune_at"),
+            (SessionRecord, "due_at"),
+            (IdempotencyRecord, "expires_at"),
+            (TicketRecord, "until"),
+        ):
             while await self._storage.prune(kind, column, now, _PAGE) == _PAGE:
                 pass
         old = [row for row in self._authority.enrolments if row.expires_at < now - _CODES_KEPT]

@@ -5,6 +5,7 @@ What they mean is in `docs/reference/metrics.md`; requests of the API are counte
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from broker.api.metrics import Labelled, Labels, Readings, Readout, Spread, Spreads
 from broker.leases.granting import Grant
+from broker.policy.health import Health
 from broker.vault.breaker import BreakerState
 from broker.vault.counters import CALL_BOUNDS_S
 from broker.vault.failures import FailureKind
@@ -30,6 +32,7 @@ def make_registry(broker: Broker) -> CollectorRegistry:
     ProcessCollector(registry=registry)
     for part, read, gauges in (
         ("leases", lambda: _leases(broker), {"held", "sessions", "heads"}),
+        ("pools", lambda: _pools(broker), {"leases", "waiting", "members"}),
         ("vault", lambda: _vault(broker), {"waiters", "in_flight", "cached_keys", "oldest_key_s"}),
         ("kms", lambda: _kms(broker), {"breaker", "answered_s"}),
         ("audit", lambda: _audit(broker), {"unsigned"}),
@@ -52,6 +55,22 @@ def _leases(broker: Broker) -> Readings:
         "batches": counts.batches,
         "failed": dict(counts.failed),
         "reports": {event.value: broker.context.reports[event] for event in ReportEvent},
+    }
+
+
+def _pools(broker: Broker) -> Readings:
+    context, now = broker.context, broker.clock.now()
+    waiting = broker.desk.lines.waiting()
+    leases: dict[Labels, float] = {}
+    members: dict[Labels, float] = {}
+    for pool in broker.authority.pools:
+        leases[pool.token,] = context.holdings.loads(pool.token, pool.members).total()
+        states = Counter(context.pools.health(pool.token, member, context.heads, now) for member in pool.members)
+        members.update({(pool.token, state.value): states[state] for state in Health})
+    return {
+        "leases": Labelled(labels=("pool",), rows=leases),
+        "waiting": Labelled(labels=("pool",), rows={(pool,): waiting.get(pool, 0) for (pool,) in leases}),
+        "members": Labelled(labels=("pool", "health"), rows=members),
     }
 
 

@@ -14,6 +14,8 @@ from broker.admin.enrolment import Enrolment
 from broker.admin.grants import GrantAdmin
 from broker.admin.issuers import IssuerAdmin
 from broker.admin.keys import KeyAdmin
+from broker.admin.pool_book import PoolBook
+from broker.admin.pools import PoolAdmin
 from broker.admin.ports import LeaseDesk
 from broker.admin.put import TokenPutter
 from broker.admin.resealing import Resealer
@@ -81,6 +83,8 @@ class Services:
     workers: WorkerAdmin
     enrolment: Enrolment
     grants: GrantAdmin
+    pools: PoolAdmin
+    pool_book: PoolBook
     issuers: IssuerAdmin
     admins: AdminAdmin
     keys: KeyAdmin
@@ -127,6 +131,7 @@ def make_services(
     book = TokenBook(stored=stored, authority=authority)
     keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
     rewrapper = Rewrapper(authority=authority, stored=stored, keys=keys, vault=vault, root=root, clock=clock)
+    pools = PoolAdmin(authority=authority, book=book, stored=stored, clock=clock)
     sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
     putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
     return Services(
@@ -146,6 +151,8 @@ def make_services(
         workers=WorkerAdmin(authority=authority, clock=clock),
         enrolment=Enrolment(authority=authority, clock=clock),
         grants=GrantAdmin(authority=authority, clock=clock),
+        pools=pools,
+        pool_book=PoolBook(pools=pools, book=book, stored=stored, leases=leases, clock=clock),
         issuers=IssuerAdmin(
             authority=authority,
             stored=stored,

@@ -44,6 +44,11 @@ def _acknowledged(lease: Lease) -> str | int | None:
     return f"failed: {lease.ack_failed}" if lease.ack_failed else lease.acked_version or None
 
 
+def _leased(lease: Lease) -> str:
+    """The token, and of a pool the member whose value it is."""
+    return f"{lease.token} ({lease.member})" if lease.member else lease.token
+
+
 def _reported(lease: Lease) -> str | None:
     """What the worker said last of a value that gave trouble."""
     return None if lease.report is None else f"{lease.report.event} (version {lease.report.version})"
@@ -79,7 +84,7 @@ async def list_leases(
         leases,
         [{field: getattr(lease, field) for field in FIELDS} for lease in leases],
         Column("lease", lambda lease: lease.lease),
-        Column("token", lambda lease: lease.token),
+        Column("token", _leased),
         Column("version", lambda lease: lease.version or "forgotten"),
         Column("stage", lambda lease: lease.stage),
         Column("acked", _acknowledged),

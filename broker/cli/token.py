@@ -12,6 +12,7 @@ from broker.cli.client import Query
 from broker.cli.operating import Operator, group, operated
 from broker.cli.output import Column
 from broker.cli.rollout import app as rollout
+from broker.cli.token_pool import app as pool
 from broker.cli.token_put import put
 from broker.policy.names import parse_token_name
 from broker.rotation.rollouts import percent
@@ -105,6 +106,7 @@ async def rollback(operator: Operator, name: Name) -> None:
 
 
 app.add_typer(rollout, name="rollout")
+app.add_typer(pool, name="pool")
 
 
 @operated(app, "retire", "tokenbroker token retire github/ci-bot 3")

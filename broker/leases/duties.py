@@ -122,8 +122,9 @@ class Duties:
             self._recheck((held for held in failed if not held.holder.closed), values=True)
 
     async def _warm(self) -> None:
-        """Read token heads ahead, so that the first lease of each token costs what later ones do."""
+        """Read ahead how members of pools do, and token heads: first leases cost what later ones do."""
         try:
+            await self._context.pools.reload()
             await self._context.heads.warm(pause=lambda: self._clock.sleep(_WARM_PAUSE_S))
         except (StorageError, BrokerError) as error:
             log.warning("heads_not_warmed", error=str(error))

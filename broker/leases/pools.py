@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from broker.leases.heads import Heads
+from broker.policy.health import Health, health
 from storage.port import Storage
 from storage.records import MemberRecord, PoolRecord
 
@@ -52,6 +55,13 @@ class Pools:
     def known(self, token: str) -> Mapping[str, MemberRecord] | None:
         """The rows of those members of the pool that had trouble; None: that has to be loaded."""
         return self._members.get(token)
+
+    def health(self, token: str, member: str, heads: Heads, now: datetime) -> Health:
+        """How a member does, as far as is known here; a quarantine counts while its value's version is not known."""
+        row = (self.known(token) or {}).get(member)
+        head = heads.known.get(member)
+        version = head.token.current if head is not None else 0 if row is None else row.version
+        return health(row, version, now)
 
     def changed(self, row: MemberRecord) -> None:
         """This row is durable."""
