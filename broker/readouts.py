@@ -38,6 +38,7 @@ def make_registry(broker: Broker) -> CollectorRegistry:
         ("audit", lambda: _audit(broker), {"unsigned"}),
         ("feed", lambda: _feed(broker), {"position", "silent_s", "trouble"}),
         ("replicas", lambda: _replicas(broker), {"alive", "upkeep", "clock_ahead_s"}),
+        ("rotations", lambda: _rotations(broker), {"running", "stuck"}),
     ):
         registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
     return registry
@@ -137,3 +138,8 @@ def _replicas(broker: Broker) -> Readings:
         "clock_ahead_s": roll.skew.seconds,
         "lapses": roll.lapses,
     }
+
+
+def _rotations(broker: Broker) -> Readings:
+    conductor = broker.conductor
+    return {"running": conductor.running, "stuck": conductor.stuck, "attempts": dict(conductor.counts)}

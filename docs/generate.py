@@ -75,6 +75,9 @@ METRICS: dict[str, str] = {
     "tokenbroker_replicas_clock_ahead_s": "Seconds by which this clock is ahead of the database's; from 5 on, or -5, "
     "new grants are refused.",
     "tokenbroker_replicas_lapses": "How often the others found this replica silent, and it came back.",
+    "tokenbroker_rotations_running": "Rotations that this replica works on now; only one replica does.",
+    "tokenbroker_rotations_stuck": "Rotations whose last attempt failed, counted every 30 s by who drives.",
+    "tokenbroker_rotations_attempts": "Attempts at steps of rotations, as `done` or `failed`.",
     "tokenbroker_leases_batches": "Batches written; operations divided by batches is how well commits are shared.",
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
     "tokenbroker_leases_reports": "What workers reported of values that they use: `rejected`, `rate_limited` or `ok`.",
@@ -386,7 +389,8 @@ def metrics_page() -> str:
     names = {family.name for family in found}
     if names != set(METRICS):
         raise SystemExit(f"docs/generate.py: METRICS does not fit what is exported: {sorted(names ^ set(METRICS))}")
-    labels = {name: "kind" for name in METRICS if name.rpartition("_")[2] in {"failed", "unwraps", "evictions"}}
+    kinds = {"attempts", "failed", "unwraps", "evictions"}
+    labels = {name: "kind" for name in METRICS if name.rpartition("_")[2] in kinds}
     labels |= {
         "tokenbroker_vault_stale_served": "age",
         "tokenbroker_vault_unwraps": "kind, kms_key",

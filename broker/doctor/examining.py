@@ -19,6 +19,7 @@ from broker.doctor.kms_keys import examine_kms
 from broker.doctor.machine import examine_clock, examine_machine
 from broker.doctor.reading import NoWriter
 from broker.doctor.replicas import examine_replicas, serving
+from broker.doctor.rotations import examine_rotations
 from broker.errors import BrokerError, StartRefused, Tampered
 from broker.exclusive import InUse, database_file, exclusive
 from broker.foundations import refuse_stranding, vault_settings
@@ -126,7 +127,7 @@ async def _cluster(
         yield skipped("audit log", "without the root key no checkpoint can be verified")
         return
     yield ok("cluster", f"the root key is that of {root.cluster_id}, which the configuration pins")
-    async for finding in _authority(storage, root, settings, keys, clock):
+    async for finding in _authority(storage, root, settings, keys, clock, served=served):
         yield finding
     yield await _audit(storage, root, settings, served=served)
     newest = await storage.select(AuditLogRecord, descending=True, limit=1)
@@ -138,9 +139,9 @@ def _verifier(root: Root) -> Verifier:
 
 
 async def _authority(
-    storage: Storage, root: Root, settings: Settings, keys: Sequence[Kms], clock: Clock
+    storage: Storage, root: Root, settings: Settings, keys: Sequence[Kms], clock: Clock, *, served: bool
 ) -> AsyncIterator[Finding]:
-    """Whether rows are genuine, and then whether a KMS key opens each data key."""
+    """Whether rows are genuine, and then whether a KMS key opens each data key, and rotations get on."""
     found = await look_back(storage, verifier=_verifier(root))
     try:
         authority = await load_authority(
@@ -169,6 +170,8 @@ async def _authority(
         yield failed("data keys", error.message)
     else:
         yield ok("data keys", f"a KMS key of the configuration opens each of {len(authority.data_keys)}")
+    for finding in await examine_rotations(storage, authority, clock, served=served):
+        yield finding
 
 
 async def _audit(storage: Storage, root: Root, settings: Settings, *, served: bool) -> Finding:
