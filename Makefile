@@ -7,7 +7,7 @@ export PYTHONSAFEPATH := 1
 # What the tests run beside what pip installs, by the names of Debian's packages.
 DEBIAN := haproxy nginx pgbouncer postgresql softhsm2 systemd
 
-.PHONY: debian demo test check format lint types contracts docs bench bench-quick run lock clean
+.PHONY: debian demo test check format lint types contracts docs bench bench-quick bench-peers run lock clean
 
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,11 +46,14 @@ contracts: $(STAMP)
 docs: $(STAMP)             ## generated reference is current
 	$(BIN)/python docs/generate.py --check
 
-bench: $(STAMP)
+bench: $(STAMP)            ## what leasing costs, every question, in ratios; some minutes
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(STAMP)
-	$(BIN)/python -m benchmarks --quick
+bench-quick: $(STAMP)      ## what is guarded, against benchmarks/baseline.json; less than a minute
+	$(BIN)/python -m benchmarks --guard
+
+bench-peers: $(STAMP)      ## OpenBao on the same machine in the same run
+	$(BIN)/python -m benchmarks peers
 
 run: $(STAMP)              ## a development broker in ./dev-data
 	$(BIN)/tokenbroker init --data-dir dev-data

@@ -1,68 +1,110 @@
-"""Answer every question and append the answers to benchmarks/RESULTS.md. `--quick`: about a minute, nothing written."""
+"""Answer every question: `make bench` in some minutes, `make bench-quick` in less than one.
+
+`python -m benchmarks [NAME...]` measures; `--record` appends the answers to benchmarks/RESULTS.md and draws
+docs/charts. `--guard` measures quickly what is guarded, and fails where it got worse; `--baseline` measures the same,
+and records it as what will be held to.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import sys
 import tempfile
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
-from benchmarks.key_cache import brown_out, cold_start
-from benchmarks.measures import Figure, idle_session, lease_cost, opening, start_up
-from benchmarks.replica_leases import replica_leases
-from benchmarks.restart_storm import restart_storm
+from benchmarks import (
+    audit_verify,
+    client_cost,
+    fan_out,
+    feed_latency,
+    idle_sessions,
+    key_cache,
+    latency,
+    lease_cost,
+    on_disk,
+    peers,
+    policy_size,
+    replica_leases,
+    restart_storm,
+    sealing,
+    start_up,
+)
+from benchmarks.charts import draw
+from benchmarks.figures import Figure, Question, machine, table
+from benchmarks.guard import guard, record
 from broker.cli.logs import configure_logs
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+QUESTIONS: Final[dict[str, Question]] = {
+    "sealing": sealing.figures,
+    "policy_size": policy_size.figures,
+    "audit_verify": audit_verify.figures,
+    "client_cost": client_cost.figures,
+    "lease_cost": lease_cost.figures,
+    "fan_out": fan_out.figures,
+    "latency": latency.figures,
+    "idle_sessions": idle_sessions.figures,
+    "key_cache": key_cache.figures,
+    "start_up": start_up.figures,
+    "on_disk": on_disk.figures,
+    "replica_leases": replica_leases.figures,
+    "feed_latency": feed_latency.figures,
+    "restart_storm": restart_storm.figures,
+    "peers": peers.figures,
+}
+ASIDE: Final = ("peers",)
+"""Measured only where they are asked for by name."""
+GUARDED: Final = ("sealing", "policy_size", "audit_verify", "client_cost", "lease_cost", "fan_out")
+"""Questions whose answers are ratios of CPU times, and take seconds."""
 
 
-def measure(folder: Path, *, quick: bool) -> list[Figure]:
-    """Every figure of this run."""
-    figures = lease_cost(folder, rounds=3 if quick else 7, requests=300 if quick else 1000)
-    figures += idle_session(folder, connections=500 if quick else 2000)
-    figures += opening()
-    figures += replica_leases(folder, rounds=1 if quick else 7, requests=100 if quick else 400)
-    figures += restart_storm(folder, workers=100 if quick else 5000, pause_max_s=2.0 if quick else 30.0)
-    figures += cold_start(folder)
-    figures += brown_out(folder, rounds=1 if quick else 7, requests=50 if quick else 300)
-    return figures + start_up(folder, tokens=100_000, leases=100_000)
-
-
-def table(figures: list[Figure]) -> str:
-    """The figures as a Markdown table."""
-    lines = ["| question | value | goal | | detail |", "| --- | --- | --- | --- | --- |"]
+def answer(name: str, *, quick: bool) -> list[Figure]:
+    """The figures of one question, each printed as soon as it is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = QUESTIONS[name](Path(folder), quick=quick)
     for figure in figures:
-        goal = "" if figure.goal is None else f"<= {figure.goal:g}"
-        lines.append(
-            f"| {figure.question} | {figure.value:.2f} {figure.unit} | {goal} | {figure.met} | {figure.detail} |"
-        )
-    return "\n".join(lines)
+        print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}) {figure.met}", flush=True)
+    return figures
 
 
-def machine() -> str:
-    """The machine in a line."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = names[0].partition(":")[2].strip() if names else platform.machine()
-    parts = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "cryptography", "msgspec"))
-    return f"{os.cpu_count()} x {model}, Python {platform.python_version()}, {parts}"
+def keep(figures: list[Figure], *, command: str, note: str) -> None:
+    """Append to the results, and draw."""
+    now = datetime.now(UTC)  # noqa: TID251 - a date for people
+    with RESULTS.open("a") as file:
+        file.write(f"\n## {now:%Y-%m-%d %H:%M} UTC\n\n`{command}` on {machine()}{note}\n\n{table(figures)}\n")
+    draw(figures)
 
 
 def main() -> None:
-    """Measure, print, and keep."""
+    """Measure, print, and do what was asked for besides."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(QUESTIONS)}; none: all but peers")
+    parser.add_argument("--quick", action="store_true", help="with less of everything")
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md, and draw the charts")
+    parser.add_argument("--note", default="", help="what to say of the machine besides")
+    parser.add_argument("--guard", action="store_true", help="fail where a ratio is worse than the recorded one")
+    parser.add_argument("--baseline", action="store_true", help="record the ratios that --guard compares with")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(QUESTIONS):
+        parser.error(f"no such question: {', '.join(sorted(unknown))}")
     configure_logs(level="error", style="console")
-    with tempfile.TemporaryDirectory() as folder:
-        shown = table(measure(Path(folder), quick=quick))
-    print(f"{machine()}\n\n{shown}")
-    if not quick:
-        now = datetime.now(UTC)  # noqa: TID251 - a date for people
-        with RESULTS.open("a") as file:
-            file.write(f"\n## {now:%Y-%m-%d %H:%M} UTC\n\n`make bench` on {machine()}\n\n{shown}\n")
+    quick = chosen.quick or chosen.guard or chosen.baseline
+    all_names = GUARDED if chosen.guard or chosen.baseline else [name for name in QUESTIONS if name not in ASIDE]
+    names = chosen.names or all_names
+    print(f"{machine()}\n", flush=True)
+    measured = {name: answer(name, quick=quick) for name in names}
+    figures = [figure for each in measured.values() for figure in each]
+    if chosen.record:
+        keep(
+            figures, command=" ".join(("python -m benchmarks", *chosen.names)), note=chosen.note and f", {chosen.note}"
+        )
+    if chosen.baseline:
+        record(figures)
+    if chosen.guard and (lines := guard(measured, lambda name: answer(name, quick=True))):
+        print("\nworse than recorded by more than a third, twice:", *lines, sep="\n  ", file=sys.stderr)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""What one rotation costs that is pushed to many workers: `python -m benchmarks.fan_out [--workers N]`.
+"""What one rotation costs that is pushed to many workers.
 
 All workers are connected to one broker on SQLite, and hold one token. It is put again and again, in turns with a bare
 aiohttp server that sends a frame of the same size to as many connections. The time runs from just before the request
 that stores the value until the last worker has the whole frame; so storing it is contained, and so is reading all
 frames in the one process that plays the workers, on the same cores. Acknowledgements are sent between rounds, and are
-counted by themselves. What the broker uses in as long a time with nothing to do, for heartbeats above all, is taken off.
+counted by themselves. What the broker uses with nothing to do in as long a time, above all for heartbeats, is taken
+off.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 import tomllib
 from dataclasses import dataclass, field
@@ -22,17 +21,16 @@ import aiohttp
 import uvloop
 
 from benchmarks.cluster import fill
+from benchmarks.figures import Figure, alone, ratio
 from benchmarks.load import Socket, connect
-from benchmarks.measures import Figure, serving
-from benchmarks.process import Child, child
-from broker.cli.logs import configure_logs
+from benchmarks.process import Child, child, serving
 
 _TOKEN = "bench/t0"
 _AT_ONCE = 64
 _PATIENCE_S = 60.0
 _VALUE = "v" * 64
-_IDLE_S = 2.0
-_SETTLING_S = 0.5
+_IDLE_S = 1.0
+_SETTLING_S = 0.3
 """How long a server is left alone after a round, so that what it does behind the last frame is counted."""
 
 
@@ -71,7 +69,9 @@ async def _pushed(socket: Socket) -> tuple[str, float]:
             return text, time.perf_counter()
 
 
-async def _everybody_told(sockets: list[Socket], http: aiohttp.ClientSession, **post: object) -> tuple[float, list[str]]:
+async def _everybody_told(
+    sockets: list[Socket], http: aiohttp.ClientSession, **post: object
+) -> tuple[float, list[str]]:
     """Post, and wait until each has a frame: the seconds that took, and the frames."""
     async with asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(_pushed(socket)) for socket in sockets]
@@ -140,23 +140,25 @@ def _acknowledgement(frame: str) -> str:
     return f'{{"type":"ack","lease":"{lease}","status":"applied","version":{version}}}'
 
 
-def fan_out(folder: Path, *, workers: int, rounds: int) -> list[Figure]:
-    """One rotation to so many workers: when the last has it, what each costs, and what memory it takes."""
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
+    """One rotation to all workers: when the last has it, what each costs, and what memory it takes."""
+    workers, rounds = (500, 3) if quick else (5000, 7)
     config = asyncio.run(fill(folder / "fan", tokens=10, workers=workers))
     credential = tomllib.loads((config.parent / "profile.toml").read_text())["credential"]
     with child("benchmarks.echo") as bare, child(*serving(config)) as broker:
         seen = uvloop.run(_measure(broker, bare, credential, workers=workers, rounds=rounds))
-    pushes = statistics.median(seen.cpu_us)
     return [
         Figure(
+            name="fan-out",
             question=f"CPU for each worker of a push to {workers}",
-            value=statistics.median(a / b for a, b in zip(seen.cpu_us, seen.bare_us, strict=True)),
+            value=ratio(seen.cpu_us, seen.bare_us),
             unit="bare sends",
             goal=2.0,
-            detail=f"push {pushes:.1f} us, bare send {statistics.median(seen.bare_us):.1f} us, "
+            detail=f"push {statistics.median(seen.cpu_us):.1f} us, bare send {statistics.median(seen.bare_us):.1f} us, "
             f"acknowledgement {statistics.median(seen.ack_us):.1f} us",
         ),
         Figure(
+            name="fan-out time",
             question=f"from the request of a rotation until the last of {workers} workers has the value",
             value=statistics.median(seen.seconds),
             unit="s",
@@ -164,26 +166,15 @@ def fan_out(folder: Path, *, workers: int, rounds: int) -> list[Figure]:
             detail=f"longest of {rounds} rounds {max(seen.seconds):.2f} s",
         ),
         Figure(
+            name="fan-out memory",
             question="memory that such a push takes at its peak",
-            value=statistics.median(seen.grown_bytes) / workers / 1024,
-            unit="KiB a worker",
+            value=statistics.median(seen.grown_bytes) / 2**20,
+            unit="MiB",
             goal=None,
-            detail=f"at most {max(seen.grown_bytes) / 2**20:.1f} MiB in all; the last round {seen.grown_bytes[-1] / 2**20:.1f} MiB",
+            detail=f"at most {max(seen.grown_bytes) / 2**20:.1f}, in the last round {seen.grown_bytes[-1] / 2**20:.1f}",
         ),
     ]
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fan_out")
-    parser.add_argument("--workers", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5)
-    chosen = parser.parse_args()
-    configure_logs(level="error", style="console")
-    with tempfile.TemporaryDirectory() as folder:
-        for figure in fan_out(Path(folder), workers=chosen.workers, rounds=chosen.rounds):
-            print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}); {figure.met}")
-
-
 if __name__ == "__main__":
-    main()
+    alone(figures)

@@ -1,4 +1,4 @@
-"""How soon a change on one replica is with the workers of another: `python -m benchmarks.feed_latency`.
+"""How soon a change on one replica is with the workers of another.
 
 Two brokers on one PostgreSQL (Debian's, as the tests start it, with its defaults), each in a process of its own. All
 workers are connected to the second and hold one token; it is put on the first, again and again. Measured is the time
@@ -8,10 +8,8 @@ is reading all frames in the one process that plays the workers. The goal is tha
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import tempfile
 import time
 import tomllib
 from contextlib import AsyncExitStack, ExitStack
@@ -20,11 +18,10 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.cluster import fill
+from benchmarks.figures import Figure, alone
 from benchmarks.load import Socket, connect
-from benchmarks.measures import serving
-from benchmarks.process import child
+from benchmarks.process import child, serving
 from benchmarks.replica_leases import part
-from broker.cli.logs import configure_logs
 
 TOKEN = "bench/t0"
 GOAL_S = 1.0
@@ -80,30 +77,37 @@ async def rounds(first: str, second: str, credential: str, *, workers: int, coun
     return seen
 
 
-def main() -> None:
-    """Print one line for one worker, and one for many."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.feed_latency")
-    parser.add_argument("--workers", type=int, default=1000)
-    many = parser.parse_args().workers
-    configure_logs(level="error", style="console")
-    with tempfile.TemporaryDirectory() as folder, part("postgres").serving() as server, ExitStack() as stack:
-        os.environ[_URL] = server.url(server.create())
-        config = asyncio.run(fill(Path(folder, "data"), tokens=10, workers=many))
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
+    """The slowest hundredth, with one worker and with many."""
+    many, count = (100, 5) if quick else (1000, ROUNDS)
+    found = []
+    with part("postgres").serving() as server, ExitStack() as stack:
+        database = {_URL: server.url(server.create())}
+        os.environ |= database
+        try:
+            config = asyncio.run(fill(folder / "feed", tokens=10, workers=many))
+        finally:
+            del os.environ[_URL]
         credential = tomllib.loads((config.parent / "profile.toml").read_text())["credential"]
-        brokers = []
-        for name in ("first", "second"):
-            os.environ[_INSTANCE] = name
-            brokers.append(stack.enter_context(child(*serving(config))))
-        first, second = (broker.url for broker in brokers)
+        first, second = (
+            stack.enter_context(child(*serving(config), environ={**database, _INSTANCE: name})).url
+            for name in ("first", "second")
+        )
         for workers in (1, many):
-            seen = sorted(asyncio.run(rounds(first, second, credential, workers=workers, count=ROUNDS)))
+            seen = sorted(asyncio.run(rounds(first, second, credential, workers=workers, count=count)))
             p50, p99, most = (seen[min(len(seen) - 1, int(len(seen) * part))] for part in (0.5, 0.99, 1.0))
-            verdict = "met" if p99 <= GOAL_S else "missed"
-            print(
-                f"{workers:5} workers  p50 {p50 * 1000:6.1f} ms  p99 {p99 * 1000:6.1f} ms  most {most * 1000:6.1f} ms  "
-                f"goal p99 <= {GOAL_S:g} s: {verdict}"
+            found.append(
+                Figure(
+                    name="change to another replica" if workers > 1 else "change to another replica, one worker",
+                    question=f"from a change on one replica until 99 of 100 have it, {workers} workers of another",
+                    value=p99,
+                    unit="s",
+                    goal=GOAL_S,
+                    detail=f"p50 {p50 * 1000:.1f} ms, most {most * 1000:.1f} ms",
+                )
             )
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    alone(figures)

@@ -14,12 +14,17 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.cluster import fill
+from benchmarks.figures import Figure, alone
 from benchmarks.loading import Shape, load
-from benchmarks.measures import Figure, serving
-from benchmarks.process import Child, child
+from benchmarks.process import Child, child, serving
 
 _RATE_PER_S = 100.0
 """`kms.rate_per_s` unless the configuration says otherwise."""
+
+
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
+    """The cold start, then the brown-out."""
+    return cold_start(folder) + brown_out(folder, rounds=1 if quick else 7, requests=50 if quick else 300)
 
 
 def cold_start(folder: Path) -> list[Figure]:
@@ -32,6 +37,7 @@ def cold_start(folder: Path) -> list[Figure]:
         asked = [count - before.get(name, 0.0) for name, count in _unwraps(broker).items()]
     return [
         Figure(
+            name="cold unwraps",
             question="unwraps for each data key, cold start, 200 workers x 10 tokens",
             value=sum(asked) / 10,
             unit="calls",
@@ -67,6 +73,7 @@ def brown_out(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
     ratio = statistics.median(slow / well for slow, well in zip(faulty, around, strict=True))
     return [
         Figure(
+            name="brown-out p99",
             question="p99 of cached leases in a brown-out of the KMS, against health",
             value=ratio,
             unit="times",
@@ -75,6 +82,7 @@ def brown_out(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
             f"{rounds} rounds of {shape.total} leases, 32 in flight, 32 data keys, soft TTL 1 s",
         ),
         Figure(
+            name="brown-out calls",
             question="KMS calls in that brown-out",
             value=calls / seconds,
             unit="calls/s",
@@ -123,3 +131,7 @@ def _await(there: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise RuntimeError("the broker's breaker did not do what its KMS asked for")
+
+
+if __name__ == "__main__":
+    alone(figures)

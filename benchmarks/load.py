@@ -1,8 +1,10 @@
-"""The load: connections that keep a number of requests in flight, run as a process of its own beside the measured one.
+"""The load, run as a process of its own beside the measured one: connections that keep a number of requests in flight,
+or that send at a steady rate, whatever the answers do.
 
 `python -m benchmarks.load lease|echo URL --connections N --in-flight N --requests N --tokens N` connects, waits for a
-line on standard input, sends, prints the seconds it took and those of the slowest hundredth of the answers, and exits
-1 at the first answer that is not a grant.
+line on standard input, sends, prints the seconds it took and those within which half, 99 of 100 and 999 of 1000 answers
+came, and exits 1 at the first answer that is not a grant. With `--rate N`, so many requests a second go out on all
+connections together, and the seconds count from when each was due.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import secrets
 import sys
 import time
 from collections import deque
@@ -78,21 +81,41 @@ async def drive(socket: Socket, *, first: int, requests: int, in_flight: int, to
     return taken
 
 
+async def pace(socket: Socket, *, first: int, requests: int, interval_s: float, tokens: int) -> list[float]:
+    """Send `requests` requests, one each `interval_s`; the seconds from when each was due until its answer."""
+    began = time.perf_counter() + secrets.randbelow(1000) / 1000 * interval_s
+    taken = []
+
+    async def send() -> None:
+        for number in range(requests):
+            await asyncio.sleep(max(0.0, began + number * interval_s - time.perf_counter()))
+            await socket.send_str(f'{{"type":"lease","id":{number},"token":"bench/t{(first + number) % tokens}"}}')
+
+    async def receive() -> None:
+        for _ in range(requests):
+            answer = await socket.receive_str()
+            if '"type":"error"' in answer:
+                raise SystemExit(f"refused: {answer}")
+            number = int(answer.partition('"id":')[2].partition(",")[0])
+            taken.append(time.perf_counter() - began - number * interval_s)
+
+    await asyncio.gather(send(), receive())
+    return taken
+
+
 async def everywhere(sockets: list[Socket], chosen: argparse.Namespace) -> list[float]:
     """Drive all connections at once; the seconds until each answer."""
     step = max(chosen.tokens // chosen.connections, 1)
+    firsts = [chosen.offset + number * step for number in range(len(sockets))]
+    fixed = {"requests": chosen.requests, "tokens": chosen.tokens}
     async with asyncio.TaskGroup() as tasks:
         driven = [
             tasks.create_task(
-                drive(
-                    socket,
-                    first=chosen.offset + number * step,
-                    requests=chosen.requests,
-                    in_flight=chosen.in_flight,
-                    tokens=chosen.tokens,
-                )
+                pace(socket, first=first, interval_s=chosen.connections / chosen.rate, **fixed)
+                if chosen.rate
+                else drive(socket, first=first, in_flight=chosen.in_flight, **fixed)
             )
-            for number, socket in enumerate(sockets)
+            for socket, first in zip(sockets, firsts, strict=True)
         ]
     return [seconds for each in driven for seconds in each.result()]
 
@@ -108,6 +131,7 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=32)
     parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=0.0)
     chosen = parser.parse_args()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         sockets: list[Socket] = []
@@ -118,8 +142,9 @@ async def main() -> None:
         while await asyncio.to_thread(sys.stdin.readline):
             started = time.perf_counter()
             taken = [0.0] if chosen.kind == "idle" else await everywhere(sockets, chosen)
-            worst = sorted(taken)[int(len(taken) * 0.99)]
-            print(f"{time.perf_counter() - started:.6f} {worst:.6f}", flush=True)
+            seconds, taken = time.perf_counter() - started, sorted(taken)
+            within = (taken[int(len(taken) * share)] for share in (0.5, 0.99, 0.999))
+            print(f"{seconds:.6f}", *(f"{each:.6f}" for each in within), flush=True)
         for socket in sockets:
             await socket.close()
 

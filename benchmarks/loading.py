@@ -19,6 +19,8 @@ class Shape:
     in_flight: int = 8
     requests: int = 1000
     tokens: int = 1000
+    rate: float = 0.0
+    """Requests a second, all connections together, whatever is in flight; 0: as `in_flight` says."""
 
     @property
     def total(self) -> int:
@@ -28,10 +30,14 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """seconds: from the first request to the last answer. p99_s: of the answers; exact with one request in flight."""
+    """seconds: from the first request to the last answer. The others: within which that share of the answers came;
+    exact with one request in flight, or at a rate.
+    """
 
     seconds: float
+    p50_s: float
     p99_s: float
+    p999_s: float
 
 
 class Load:
@@ -46,8 +52,8 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        seconds, p99_s = self._line().split()
-        return Round(seconds=float(seconds), p99_s=float(p99_s))
+        seconds, p50_s, p99_s, p999_s = map(float, self._line().split())
+        return Round(seconds=seconds, p50_s=p50_s, p99_s=p99_s, p999_s=p999_s)
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -61,7 +67,7 @@ class Load:
 def load(kind: str, server: Child, shape: Shape, *, offset: int = 0, workers: int = 32) -> Iterator[Load]:
     """A load process connected to `server`; ends with the context."""
     command = [sys.executable, "-m", "benchmarks.load", kind, server.url]
-    for name in ("connections", "in_flight", "requests", "tokens"):
+    for name in ("connections", "in_flight", "requests", "tokens", "rate"):
         command += [f"--{name.replace('_', '-')}", str(getattr(shape, name))]
     command += ["--offset", str(offset), "--workers", str(workers)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -73,9 +79,9 @@ def load(kind: str, server: Child, shape: Shape, *, offset: int = 0, workers: in
         process.wait(60)
 
 
-def cpu_of_round(kind: str, server: Child, shape: Shape, *, offset: int = 0) -> float:
+def cpu_of_round(kind: str, server: Child, shape: Shape, *, offset: int = 0, workers: int = 32) -> float:
     """Microseconds of server CPU for each request of one round, the handshakes left out."""
-    with load(kind, server, shape, offset=offset) as running:
+    with load(kind, server, shape, offset=offset, workers=workers) as running:
         before = server.cpu_s()
         running.round()
         return (server.cpu_s() - before) / shape.total * 1e6

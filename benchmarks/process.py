@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,9 @@ _READY_S = 60
 class Child:
     """A running process and the address it said it listens on."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self._process = process
+    def __init__(self, pid: int, url: str) -> None:
+        self.pid = pid
         self.url = url
-        self.pid = process.pid
 
     def cpu_s(self) -> float:
         """User and system seconds of all its threads so far, to the nanosecond."""
@@ -42,6 +42,21 @@ class Child:
         return int(found[1]) * 1024
 
 
+def serving(config: Path) -> tuple[str, ...]:
+    """The command line of a measured broker."""
+    return ("broker.cli.main", "serve", "--config", str(config), "--listen", "127.0.0.1:0")
+
+
+def await_heads(broker: Child, count: int) -> None:
+    """Return when the broker has read ahead every token's head: then each lease is a warm one."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{broker.url}/metrics", timeout=5) as answer:
+            if f"tokenbroker_leases_heads {float(count)}" in answer.read().decode():
+                return
+        time.sleep(0.2)
+    raise RuntimeError("the broker did not read its token heads ahead")
+
+
 @contextmanager
 def child(*arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Child]:
     """Run `python -m ARGUMENTS`; its first line on standard output ends with its URL. Stopped by SIGTERM.
@@ -56,7 +71,7 @@ def child(*arguments: str, environ: Mapping[str, str] | None = None) -> Iterator
         line = process.stdout.readline().strip()
         if not line:
             raise RuntimeError(f"{arguments[0]} ended before it was ready: exit {process.wait(_READY_S)}")
-        yield Child(process, line.split()[-1])
+        yield Child(process.pid, line.split()[-1])
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

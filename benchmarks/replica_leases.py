@@ -1,4 +1,4 @@
-"""Leases per second of replicas on PostgreSQL, against a broker on SQLite: `python -m benchmarks.replica_leases`.
+"""Leases per second of replicas on PostgreSQL, against a broker on SQLite.
 
 Three brokers take turns on one machine, round by round: one on SQLite, and two on one PostgreSQL, first one of them and
 then both at once. PostgreSQL is Debian's, as the tests start it, with its defaults: synchronous_commit is on. Brokers,
@@ -13,7 +13,6 @@ import importlib.util
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,10 +20,9 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.cluster import fill
+from benchmarks.figures import Figure, alone, ratio
 from benchmarks.loading import Shape, load
-from benchmarks.measures import Figure, serving
-from benchmarks.process import Child, child
-from broker.cli.logs import configure_logs
+from benchmarks.process import Child, child, serving
 
 _TOKENS = 1_000
 _WORKERS = 32
@@ -42,8 +40,9 @@ def part(name: str) -> ModuleType:
     return module
 
 
-def replica_leases(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
     """Durable leases per second: of one broker on SQLite, one on PostgreSQL, and two on one PostgreSQL."""
+    rounds, requests = (1, 100) if quick else (7, 400)
     shape = Shape(requests=requests, tokens=_TOKENS)
     rates: dict[str, list[float]] = {"sqlite": [], "one": [], "two": []}
     with part("postgres").serving() as server, ExitStack() as stack:
@@ -55,15 +54,17 @@ def replica_leases(folder: Path, *, rounds: int, requests: int) -> list[Figure]:
     middle = {name: statistics.median(seen) for name, seen in rates.items()}
     return [
         Figure(
+            name="PostgreSQL",
             question="leases a second on SQLite, for one on PostgreSQL",
-            value=statistics.median(a / b for a, b in zip(rates["sqlite"], rates["one"], strict=True)),
+            value=ratio(rates["sqlite"], rates["one"]),
             unit="times",
             goal=2.0,
             detail=f"SQLite {middle['sqlite']:.0f}/s, PostgreSQL {middle['one']:.0f}/s, 32 x 8 in flight",
         ),
         Figure(
+            name="two replicas",
             question="leases a second of two replicas, for one of one",
-            value=statistics.median(a / b for a, b in zip(rates["two"], rates["one"], strict=True)),
+            value=ratio(rates["two"], rates["one"]),
             unit="times",
             goal=None,
             detail=f"two {middle['two']:.0f}/s, one {middle['one']:.0f}/s, on the same {os.cpu_count()} cores",
@@ -97,14 +98,5 @@ def _rate(brokers: tuple[Child, ...], shape: Shape, *, offset: int) -> float:
     return len(brokers) * shape.total / max(seconds)
 
 
-def main() -> None:
-    """Print the figures."""
-    configure_logs(level="error", style="console")
-    with tempfile.TemporaryDirectory() as folder:
-        for figure in replica_leases(Path(folder), rounds=7, requests=400):
-            goal = "" if figure.goal is None else f", goal <= {figure.goal:g}: {figure.met}"
-            print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}){goal}")
-
-
 if __name__ == "__main__":
-    main()
+    alone(figures)

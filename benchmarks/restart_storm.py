@@ -1,4 +1,4 @@
-"""How soon everybody is served after everything was killed: `python -m benchmarks.restart_storm [--workers N]`.
+"""How soon everybody is served after everything was killed.
 
 Workers are connected to two replicas on one PostgreSQL, each with a lease. Database and replicas are killed at once and
 started again; every worker tries both in turn, paced by the client's back-off, and resumes its lease. One process plays
@@ -7,11 +7,9 @@ all of them, on the cores that brokers and database have too.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +19,10 @@ import aiohttp
 import uvloop
 
 from benchmarks.cluster import fill
+from benchmarks.figures import Figure, alone
 from benchmarks.load import Socket, connect
-from benchmarks.measures import Figure, serving
-from benchmarks.process import Child, child
+from benchmarks.process import Child, child, serving
 from benchmarks.replica_leases import part
-from broker.cli.logs import configure_logs
 from tokenbroker_client import Backoff
 
 GOAL_S = 60.0
@@ -121,11 +118,9 @@ def _start(stack: ExitStack, config: Path, name: str) -> Child:
     return stack.enter_context(child(*serving(config), environ={_INSTANCE: name, _SHARED: "true"}))
 
 
-def restart_storm(folder: Path, *, workers: int, pause_max_s: float = 30.0) -> list[Figure]:
-    """From the restart of everything until the last worker holds its lease again.
-
-    pause_max_s: the longest back-off of a worker; by default that of the client.
-    """
+def figures(folder: Path, *, quick: bool) -> list[Figure]:
+    """From the restart of everything until the last worker holds its lease again."""
+    workers, pause_max_s = (100, 2.0) if quick else (5000, 30.0)  # the longest back-off of the client: 30 s
     with part("postgres").serving() as server:
         os.environ[_URL] = server.url(server.create())
         try:
@@ -136,6 +131,7 @@ def restart_storm(folder: Path, *, workers: int, pause_max_s: float = 30.0) -> l
     half, most = back[len(back) // 2], back[int(len(back) * 0.99)]
     return [
         Figure(
+            name="resume storm",
             question=f"restart of database and two replicas under {workers} workers, until all have their leases",
             value=back[-1],
             unit="s",
@@ -145,16 +141,5 @@ def restart_storm(folder: Path, *, workers: int, pause_max_s: float = 30.0) -> l
     ]
 
 
-def main() -> None:
-    """Print the figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.restart_storm")
-    parser.add_argument("--workers", type=int, default=5000)
-    workers = parser.parse_args().workers
-    configure_logs(level="error", style="console")
-    with tempfile.TemporaryDirectory() as folder:
-        for figure in restart_storm(Path(folder), workers=workers):
-            print(f"{figure.question}: {figure.value:.1f} {figure.unit} ({figure.detail}); {figure.met}")
-
-
 if __name__ == "__main__":
-    main()
+    alone(figures)

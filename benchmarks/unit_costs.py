@@ -30,8 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.cluster import fill
 from benchmarks.load import Socket, connect
 from benchmarks.loading import Shape, load
-from benchmarks.measures import serving
-from benchmarks.process import Child, child
+from benchmarks.process import Child, child, serving
 from benchmarks.replica_leases import part
 from broker.cli.logs import configure_logs
 

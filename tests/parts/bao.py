@@ -41,17 +41,24 @@ class Refused(Exception):
 class Bao:
     """A running server. Helpers raise Refused. cafile: what vouches for its certificate; None without TLS."""
 
-    def __init__(self, *, port: int, folder: Path, tls: bool, storage: Path | None) -> None:
+    def __init__(self, *, port: int, folder: Path, tls: bool, storage: Path | None, audited: bool = False) -> None:
         self.port = port
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self.root_token = ROOT_TOKEN
         self.cafile = folder / "vault-ca.pem" if tls else None
         self._folder = folder
         self._storage = storage
+        self._audited = audited
         self._process: subprocess.Popen[bytes] | None = None
         self._unseal_key = ""
 
     # The process.
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
 
     def start(self) -> None:
         """Start, wait until it answers, and unseal it if its storage is a file."""
@@ -237,12 +244,15 @@ class Bao:
         path = self._folder / "bao.json"
         self._storage.mkdir(exist_ok=True)
         cluster = f"127.0.0.1:{_free_port()}"
-        settings = {
+        settings: dict[str, object] = {
             "listener": {"tcp": {"address": f"127.0.0.1:{self.port}", "cluster_address": cluster, "tls_disable": True}},
             "storage": {"raft": {"path": str(self._storage), "node_id": "one", "performance_multiplier": 1}},
             "api_addr": self.url,
             "cluster_addr": f"http://{cluster}",
         }
+        if self._audited:
+            options = {"file_path": str(self._folder / "audit.log")}
+            settings["audit"] = [{"type": "file", "path": "file", "description": "", "options": options}]
         path.write_text(json.dumps(settings))
         return path
 
@@ -305,16 +315,18 @@ class TransitKey:
 
 
 @contextmanager
-def serving(*, tls: bool = False, durable: bool = False) -> Iterator[Bao]:
+def serving(*, tls: bool = False, durable: bool = False, audited: bool = False) -> Iterator[Bao]:
     """A running server; killed at the end.
 
     tls: it has a certificate of its own CA, `cafile`. durable: it keeps its data in a folder, so that it can be killed
-    and started again with them, and sealed; otherwise they are in memory. Not both.
+    and started again with them, and sealed; otherwise they are in memory. Not both. audited: a durable one writes
+    each request to a file beside its data.
     """
     assert not (tls and durable)
     with TemporaryDirectory(prefix="bao-") as name:
         folder = Path(name)
-        server = Bao(port=_free_port(), folder=folder, tls=tls, storage=folder / "data" if durable else None)
+        storage = folder / "data" if durable else None
+        server = Bao(port=_free_port(), folder=folder, tls=tls, storage=storage, audited=audited)
         try:
             server.start()
             yield server
