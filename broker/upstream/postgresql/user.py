@@ -52,7 +52,7 @@ class UserTerms(ServerTerms, frozen=True, kw_only=True):
     def granted(self) -> list[str]:
         """The names of the roles. BadSettings: none, or too many."""
         names = [name.strip() for name in self.roles.split(",")]
-        if not 1 <= len(names) <= ROLES_MAX or len(set(names)) < len(names):
+        if not 1 <= len(names) <= ROLES_MAX or len(set(names)) < len(names) or not all(names):
             raise BadSettings(f"the setting roles must name 1 to {ROLES_MAX} roles, as A,B, each once")
         return names
 
@@ -92,7 +92,8 @@ class PostgresqlUser:
     async def issue(self, wanted: Wanted) -> Issued:
         """As the port says. What an attempt before made gets another password."""
         terms = read_terms(UserTerms, wanted.settings)
-        login = Login(user=self.handle(wanted)["role"], password=new_password())
+        handle = self.handle(wanted)
+        login = Login(user=handle["role"], password=new_password())
         until = self._clock.now() + timedelta(seconds=wanted.ttl_s) + SLACK
         options = (
             f"LOGIN PASSWORD '{scram_verifier(login.password)}' VALID UNTIL '{until.isoformat()}' "
@@ -108,7 +109,10 @@ class PostgresqlUser:
                 await connection.execute(f"ALTER ROLE {role} {options}")
             await connection.execute(f"GRANT {', '.join(map(quoted, terms.granted))} TO {role}")
         return Issued(
-            value=write_login(login, terms, terms.format), content_type=CONTENT_TYPES[terms.format], ends_at=until
+            value=write_login(login, terms, terms.format),
+            content_type=CONTENT_TYPES[terms.format],
+            ends_at=until,
+            handle=handle,
         )
 
     async def revoke(self, wanted: Wanted, handle: Mapping[str, str], value: Secret | None) -> None:
