@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote_plus
 
 from aiohttp import web
@@ -17,7 +18,9 @@ from aiohttp import web
 
 @dataclass
 class Authorization:
-    """The running server. answers: what an endpoint says instead, by its path. shown: the forms that were sent."""
+    """The running server. answers: what an endpoint says instead, by its path, as arguments of `web.Response`.
+    shown: the forms that were sent.
+    """
 
     url: str = ""
     client_id: str = "a client:with/odd signs"
@@ -28,7 +31,7 @@ class Authorization:
     access: set[str] = field(default_factory=set)
     refresh: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
-    answers: dict[str, web.Response] = field(default_factory=dict)
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     shown: list[dict[str, str]] = field(default_factory=list, repr=False)
 
     def authorise(self) -> str:
@@ -47,7 +50,7 @@ class Authorization:
         """RFC 6749 §3.2."""
         form = await self._form(request)
         if "/token" in self.answers:
-            return self.answers["/token"]
+            return web.Response(**self.answers["/token"])
         if form is None or not self._known(request, form):
             return _error("invalid_client", status=401)
         granted: dict[str, object] = {"token_type": "Bearer"}
@@ -72,7 +75,7 @@ class Authorization:
         """RFC 7009 §2."""
         form = await self._form(request)
         if "/revoke" in self.answers:
-            return self.answers["/revoke"]
+            return web.Response(**self.answers["/revoke"])
         if form is None or not self._known(request, form):
             return _error("invalid_client", status=401)
         if "token" not in form:
@@ -84,7 +87,7 @@ class Authorization:
     async def whoami(self, request: web.Request) -> web.Response:
         """An API that bearer tokens are for (RFC 6750 §2.1)."""
         if "/whoami" in self.answers:
-            return self.answers["/whoami"]
+            return web.Response(**self.answers["/whoami"])
         kind, _, shown = request.headers.get("Authorization", "").partition(" ")
         if kind != "Bearer" or shown not in self.access:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})

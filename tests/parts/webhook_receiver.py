@@ -33,7 +33,9 @@ class Target:
 
 @dataclass
 class Receiver:
-    """The running service. generates: it has the broker make values. answers: what it says instead, by step."""
+    """The running service. generates: it has the broker make values. answers: what it says instead, by step, as
+    arguments of `web.Response`.
+    """
 
     url: str = ""
     clock: Clock = field(default_factory=SystemClock)
@@ -41,7 +43,7 @@ class Receiver:
     targets: dict[str, Target] = field(default_factory=dict)
     calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list, repr=False)
     generates: bool = False
-    answers: dict[str, web.Response] = field(default_factory=dict)
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def secret(self) -> bytes:
@@ -60,7 +62,7 @@ class Receiver:
             return web.Response(status=401, text="who are you?")
         call = json.loads(body)
         if call["step"] in self.answers:
-            return self.answers[call["step"]]
+            return web.Response(**self.answers[call["step"]])
         return self._do(call)
 
     def _signed(self, request: web.Request, body: bytes) -> bool:
