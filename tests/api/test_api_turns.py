@@ -78,6 +78,9 @@ def test_whatever_does_much_takes_a_turn() -> None:
     turns = {route.operation: route.turn for route in ROUTES}
     assert {name for name, turn in turns.items() if turn is not None} == {
         "listLeases",
+        "tellLeases",
+        "reviewAccess",
+        "pruneGrants",
         "listSessions",
         "exportAudit",
         "takeBackup",

@@ -21,7 +21,15 @@ from typing import IO
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HOWTOS = ["first-worker", "rotate-a-token", "rotate-and-retire-keys", "revoke-and-prove", "audit", "enrol-workers"]
+HOWTOS = [
+    "first-worker",
+    "rotate-a-token",
+    "rotate-and-retire-keys",
+    "revoke-and-prove",
+    "audit",
+    "enrol-workers",
+    "review-access",
+]
 PORT = "8420"
 """The port that pages name; each run has another one."""
 PATIENCE_S = 20.0
