@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -17,11 +17,13 @@ import structlog
 from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.leases.context import Context
-from broker.rotation.tallying import Gone, complaint, has_answered, takes_part, tally
+from broker.leases.listing import list_leases
+from broker.rotation.tallying import LOST_S, Gone, complaint, has_answered, takes_part, tally
 from storage.errors import Conflict, StorageError
 from storage.port import Commit, Delete, Storage
 from storage.records import LeaseRecord, RolloutRecord, RolloutTallyRecord
 from storage.records.rotation import LeaseName
+from storage.table import Key
 
 log = structlog.get_logger()
 
@@ -30,6 +32,8 @@ _LOAD: Final = 20
 """Counting takes one part in so many of the time: with very many sessions it is done less often."""
 REMEMBERED_MAX: Final = 10_000
 """Leases of one rollout that this replica remembers as failed; more than that has long taken it back."""
+BACK: Final = timedelta(seconds=LOST_S)
+"""How long after its start a replica says nothing of rollouts that began before: its workers are on their way back."""
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -50,6 +54,7 @@ class Tallies:
         self._storage = storage
         self._context = context
         self._clock = clock
+        self._began_at = clock.now()
         self._watched: dict[str, _Watched] = {}
         self._woken = asyncio.Event()
         self._woken.set()  # rollouts may have begun before this process did
@@ -100,10 +105,25 @@ class Tallies:
             missed.setdefault(rollout.token, {})
             watched = self._watched.get(rollout.token)
             if watched is None or watched.id != rollout.id:
-                told = await self._storage.get(RolloutTallyRecord, (rollout.token, self._context.instance))
-                watched = self._watched[rollout.token] = _Watched(id=rollout.id, told=told)
-            await self._tell(rollout, watched)
+                watched = await self._watch(rollout)
+            if rollout.started_at >= self._began_at or self._clock.now() >= self._began_at + BACK:
+                await self._tell(rollout, watched)
         return bool(rollouts)
+
+    async def _watch(self, rollout: RolloutRecord) -> _Watched:
+        """Begin to count. Of one that began before this process did, take over what its workers had not answered."""
+        told = await self._storage.get(RolloutTallyRecord, (rollout.token, self._context.instance))
+        if rollout.started_at < self._began_at:
+            missed = self._context.holdings.missed[rollout.token]
+            after: Key | None = None
+            while True:
+                page = await list_leases(self._storage, self._clock, token=rollout.token, after=after)
+                missed.update((row.lease, row) for row in page.records if row.instance == self._context.instance)
+                after = page.next
+                if after is None:
+                    break
+        watched = self._watched[rollout.token] = _Watched(id=rollout.id, told=told)
+        return watched
 
     async def _tell(self, rollout: RolloutRecord, watched: _Watched) -> None:
         now = self._clock.now()

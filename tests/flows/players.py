@@ -34,9 +34,10 @@ class Player:
             while True:
                 frame = await self.worker.push(within_s=3600)
                 if frame["type"] == "rotated":
-                    await self._pushed(frame["version"])
+                    await self.pushed(frame["version"])
 
-    async def _pushed(self, version: int) -> None:
+    async def pushed(self, version: int) -> None:
+        """Do as it was told about this version."""
         self.got.append(version)
         answer = self.answers.get(version, "applied")
         if answer == "leave":
@@ -91,6 +92,25 @@ async def playing(crew: list[Any], wire: Any, url: Callable[[int], str]) -> Asyn
         plays = [tasks.create_task(player.play(wire.Closed)) for player in players.values()]
         stack.callback(lambda: [play.cancel() for play in plays])
         yield players
+
+
+@asynccontextmanager
+async def back(players: dict[str, Player], crew: list[Any], wire: Any, url: str) -> AsyncIterator[None]:
+    """Those of the crew connect again, resume what they hold, and answer as before until the context ends."""
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        for who in crew:
+            player = players[who.name]
+            player.worker = await stack.enter_async_context(wire.dial(url))
+            assert (await player.worker.handshake(who))["type"] == "welcome"
+            stated = [{"lease": player.lease, "version": player.hand}]
+            answer = await player.worker.ask("resume", leases=stated)
+            assert answer["gone"] == [], answer
+            for frame in answer["rotated"]:
+                await player.pushed(frame["version"])
+            play = tasks.create_task(player.play(wire.Closed))
+            stack.callback(play.cancel)
+        yield
 
 
 def canaries(players: dict[str, Player], version: int, share: int) -> list[Player]:
