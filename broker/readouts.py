@@ -17,12 +17,14 @@ from broker.policy.health import Health
 from broker.vault.breaker import BreakerState
 from broker.vault.counters import CALL_BOUNDS_S
 from broker.vault.failures import FailureKind
+from storage.records.rotation import RolloutState
 from tokenbroker_client.wire import ReportEvent
 
 if TYPE_CHECKING:
     from broker.app import Broker
 
 _RESULTS: Final = ("ok", *(kind.value for kind in FailureKind))
+_ENDED: Final[tuple[RolloutState, ...]] = ("done", "rolled_back")
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.PROBING: 1, BreakerState.OPEN: 2}
 
 
@@ -38,6 +40,7 @@ def make_registry(broker: Broker) -> CollectorRegistry:
         ("audit", lambda: _audit(broker), {"unsigned"}),
         ("feed", lambda: _feed(broker), {"position", "silent_s", "trouble"}),
         ("replicas", lambda: _replicas(broker), {"alive", "upkeep", "clock_ahead_s"}),
+        ("rollouts", lambda: _rollouts(broker), {"running", "holders"}),
         ("rotations", lambda: _rotations(broker), {"running", "stuck"}),
     ):
         registry.register(Readout(part=part, read=read, gauges=frozenset(gauges)))
@@ -72,6 +75,21 @@ def _pools(broker: Broker) -> Readings:
         "leases": Labelled(labels=("pool",), rows=leases),
         "waiting": Labelled(labels=("pool",), rows={(pool,): waiting.get(pool, 0) for (pool,) in leases}),
         "members": Labelled(labels=("pool", "health"), rows=members),
+    }
+
+
+def _rollouts(broker: Broker) -> Readings:
+    told = broker.tallies.told
+    return {
+        "running": broker.tallies.running,
+        "holders": {
+            "confirmed": sum(tally.confirmed for tally in told),
+            "failed": sum(tally.failed_count for tally in told),
+            "silent": sum(tally.silent_count for tally in told),
+            "lost": sum(tally.lost_count for tally in told),
+            "waiting": sum(tally.waiting for tally in told),
+        },
+        "ended": {state: broker.rollouts.ended[state] for state in _ENDED},
     }
 
 

@@ -75,6 +75,10 @@ METRICS: dict[str, str] = {
     "tokenbroker_replicas_clock_ahead_s": "Seconds by which this clock is ahead of the database's; from 5 on, or -5, "
     "new grants are refused.",
     "tokenbroker_replicas_lapses": "How often the others found this replica silent, and it came back.",
+    "tokenbroker_rollouts_running": "Rollouts that have not ended, as this replica knows them.",
+    "tokenbroker_rollouts_holders": "Their holders on this replica, by what they said of it: `confirmed`, `failed`, "
+    "`silent`, `lost`, `waiting`.",
+    "tokenbroker_rollouts_ended": "Rollouts that ended by this replica's hand, as `done` or `rolled_back`.",
     "tokenbroker_rotations_running": "Rotations that this replica works on now; only one replica does.",
     "tokenbroker_rotations_stuck": "Rotations whose last attempt failed, counted every 30 s by who drives.",
     "tokenbroker_rotations_attempts": "Attempts at steps of rotations, as `done` or `failed`.",

@@ -26,7 +26,7 @@ from tokenbroker_client.wire import ReportEvent
 REPEATED: Final = timedelta(seconds=10)
 """The same trouble of a lease is recorded again after so long; meanwhile it is counted."""
 APART: Final = timedelta(seconds=1)
-"""Other news of a lease are recorded so far apart, but for the first rejection, which is recorded at once."""
+"""Other news of a lease are recorded so far apart, but for the first rejection of each value, recorded at once."""
 
 
 class Report(Operation):
@@ -83,7 +83,7 @@ class Report(Operation):
         if version > row.version:
             return
         self._held = held
-        if not _is_news(row.report, self.event, version, batch.now):
+        if not _is_news(row.report, self.event, version, batch.now, sent=row.version):
             return
         member = None
         if row.member:
@@ -130,8 +130,8 @@ class Report(Operation):
         self.holder.reported(self)
 
 
-def _is_news(last: LeaseReport | None, event: ReportEvent, version: int, now: datetime) -> bool:
-    """Whether a report is worth a commit, after the last one that was."""
+def _is_news(last: LeaseReport | None, event: ReportEvent, version: int, now: datetime, *, sent: int) -> bool:
+    """Whether a report is worth a commit, after the last one that was. sent: the version that was sent last."""
     if last is None:
         return event is not ReportEvent.OK
     since = abs(now - last.at)
@@ -139,4 +139,6 @@ def _is_news(last: LeaseReport | None, event: ReportEvent, version: int, now: da
         return last.event != event and since >= APART
     if (last.event, last.version) == (event, version):
         return since >= REPEATED
-    return since >= APART or (event is ReportEvent.REJECTED and last.event != event)
+    # That a fresh version is refused as well must not be lost behind what was said of the one before.
+    fresh = last.event != event or version == sent
+    return since >= APART or (event is ReportEvent.REJECTED and fresh)

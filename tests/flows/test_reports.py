@@ -123,8 +123,9 @@ TICK = timedelta(microseconds=1)
         (LIMITED, REJECTED, 1, TICK, True),
         (REJECTED, REJECTED, 1, REPEATED - TICK, False),
         (REJECTED, REJECTED, 1, REPEATED, True),
-        (REJECTED, REJECTED, 2, APART - TICK, False),
-        (REJECTED, REJECTED, 2, APART, True),
+        (REJECTED, REJECTED, 2, TICK, True),
+        (REJECTED, REJECTED, 3, APART - TICK, False),
+        (REJECTED, REJECTED, 3, APART, True),
         (REJECTED, LIMITED, 1, APART - TICK, False),
         (LIMITED, LIMITED, 1, REPEATED, True),
         (REJECTED, REJECTED, 1, -REPEATED, True),
@@ -134,4 +135,4 @@ def test_what_is_news(last: ReportEvent | None, event: ReportEvent, version: int
     """The first trouble at once, the same again and other news after their pauses, `ok` only after trouble."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     said = None if last is None else LeaseReport(event=last, at=at, version=1)
-    assert _is_news(said, event, version, at + after) is news
+    assert _is_news(said, event, version, at + after, sent=2) is news
