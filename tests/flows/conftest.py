@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from broker.admin.pools import NewPool
 from broker.clock import FakeClock, SystemClock
 from broker.setup.initialising import initialise
 from broker.setup.layout import Layout, layout_of
@@ -229,3 +230,21 @@ def welcomed(wire: Any) -> Any:
             yield connection
 
     return connect
+
+
+@pytest.fixture
+def pooled() -> Any:
+    """Makes the pool github/bots of members bot/1, bot/2, …, each with a value that names it, and ci-2, ci-3, …."""
+
+    async def make(house: Any, prepare: Any, *, members: int = 2, leases_max: int = 1, workers: int = 3) -> Any:
+        names = [f"bot/{number}" for number in range(1, members + 1)]
+        for name in names:
+            await house.put(name, f"value of {name}".encode())
+        for number in range(2, workers + 1):
+            await prepare(house, worker=f"ci-{number}")
+        pools = house.services.pools
+        await pools.define(NewPool(token="github/bots", members=names, leases_max=leases_max), actor="admin:root")
+        await house.settled()
+        return pools
+
+    return make

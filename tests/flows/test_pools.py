@@ -1,56 +1,29 @@
-"""Pools over real sockets: which member a lease gets, who waits for a place, and what reports do to a member."""
+"""Pools over real sockets: which member a lease gets, and what becomes of it when the pool or a member changes."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from broker.admin.errors import InUse, PoolRefused, WrongKind
-from broker.admin.pools import NewPool, PoolAdmin
-from broker.admin.put import NewVersion
-from broker.audit.entries import LeaseGranted, PoolChanged
-from storage.records import MemberRecord, SeatRecord, TicketRecord
+from broker.admin.errors import InUse, WrongKind
+from broker.admin.pools import NewPool
+from broker.audit.entries import LeaseGranted
 
 ROOT = "admin:root"
 POOL = "github/bots"
 
 
-@pytest.fixture
-def pooled() -> Any:
-    """Makes the pool github/bots of members bot/1, bot/2, … in a house, each with a value that names it."""
-
-    async def make(house: Any, members: int = 2, leases_max: int = 1, **more: Any) -> PoolAdmin:
-        names = [f"bot/{number}" for number in range(1, members + 1)]
-        for name in names:
-            await house.put(name, f"value of {name}".encode())
-        pools = PoolAdmin(
-            authority=house.broker.authority,
-            book=house.services.book,
-            stored=house.services.stored,
-            clock=house.broker.clock,
-        )
-        await pools.define(NewPool(token=POOL, members=names, leases_max=leases_max, **more), actor=ROOT)
-        await house.settled()
-        return pools
-
-    return make
-
-
-async def test_each_lease_gets_the_least_loaded_member(
-    house: Any, welcomed: Any, prepare: Any, pooled: Any
-) -> None:
+async def test_each_lease_gets_the_least_loaded_member(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
     """A grant for the pool suffices; the answer names the pool alone, the record the member too."""
-    await pooled(house, 2, 1)
-    await prepare(house, worker="ci-2")
-    await prepare(house, worker="ci-3")
+    await pooled(house, prepare)
     async with welcomed(house) as one, welcomed(house, "ci-2") as two, welcomed(house, "ci-3") as three:
         first, second = await one.lease(POOL), await two.lease(POOL)
         assert {first["value"], second["value"]} == {"value of bot/1", "value of bot/2"}
         assert "bot/" not in str({**first, "value": ""})
         refused = await three.ask("lease", token=POOL)
         assert (refused["code"], refused["retry_after_s"]) == ("rate_limited", 1.0)
+        assert "bot/" not in refused["message"]
         assert (await one.ask("lease", token="bot/1"))["code"] == "denied"
         assert (await one.lease(POOL))["lease"] == first["lease"]
         await one.ask("release", leases=[first["lease"]])
@@ -61,32 +34,106 @@ async def test_each_lease_gets_the_least_loaded_member(
     assert (await house.verified()).ok
 
 
-async def test_who_waits_is_served_when_a_place_is_given_back(
+async def test_without_a_bound_leases_are_spread(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
+    """Of six leases, asked for at once, each of three members has two."""
+    await pooled(house, prepare, members=3, leases_max=0, workers=6)
+    async with (
+        welcomed(house) as one,
+        welcomed(house, "ci-2") as two,
+        welcomed(house, "ci-3") as three,
+        welcomed(house, "ci-4") as four,
+        welcomed(house, "ci-5") as five,
+        welcomed(house, "ci-6") as six,
+    ):
+        workers = (one, two, three, four, five, six)
+        for worker in workers:
+            await worker.send(type="lease", id=1, token=POOL)
+        values = sorted([(await worker.answer(1))["value"] for worker in workers])
+        assert values == sorted([f"value of bot/{number}" for number in (1, 1, 2, 2, 3, 3)])
+
+
+async def test_a_token_is_its_own_only_member(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
+    """An exclusive token keeps its name and its versions; who held it before the bound asks again."""
+    await pooled(house, prepare)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        before = await one.lease("github/ci")
+        await house.services.pools.define(NewPool(token="github/ci", members=["github/ci"], leases_max=1), actor=ROOT)
+        assert (await one.push(within_s=5))["leases"] == [before["lease"]]
+        lease = await one.lease("github/ci")
+        assert (await two.ask("lease", token="github/ci"))["code"] == "rate_limited"
+        await house.put("github/ci", b"rotated")
+        pushed = await one.push(within_s=5)
+        assert (pushed["lease"], pushed["token"], pushed["value"]) == (lease["lease"], "github/ci", "rotated")
+        await house.services.pools.delete("github/ci", actor=ROOT)
+        await house.settled()
+        assert (await two.lease("github/ci"))["value"] == "rotated"
+        assert (await one.lease("github/ci"))["lease"] == lease["lease"]
+
+
+async def test_a_members_rotation_reaches_whoever_has_it(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
+    """Under the pool's name, and only those; renewals go on."""
+    await pooled(house, prepare)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        first, _ = await one.lease(POOL), await two.lease(POOL)
+        await house.put("bot/1", b"new")
+        pushed = await one.push(within_s=5)
+        assert (pushed["lease"], pushed["token"]) == (first["lease"], POOL)
+        assert (pushed["value"], pushed["version"]) == ("new", 2)
+        assert await two.silent()
+        renewed = await one.ask("renew", leases=[first["lease"]])
+        assert [live["lease"] for live in renewed["leases"]] == [first["lease"]]
+
+
+@pytest.mark.parametrize("change", ["left", "disabled"])
+async def test_leases_of_a_lost_member_are_revoked(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, change: str
+) -> None:
+    """A member that left its pool or is disabled takes its leases with it; the pool gives another one."""
+    pools = await pooled(house, prepare)
+    async with welcomed(house) as one:
+        first = await one.lease(POOL)
+        if change == "left":
+            await pools.remove_member(POOL, "bot/1", actor=ROOT)
+        else:
+            await house.services.tokens.disable("bot/1", actor=ROOT)
+        pushed = await one.push(within_s=5)
+        assert (pushed["leases"], pushed["reason"]) == ([first["lease"]], "member_left")
+        assert (await one.lease(POOL))["value"] == "value of bot/2"
+
+
+async def test_a_resumed_lease_keeps_its_member(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
+    """A new session takes the lease over with its place; it gets the member's newer value."""
+    await pooled(house, prepare, members=1)
+    async with welcomed(house) as one:
+        first = await one.lease(POOL)
+    await house.put("bot/1", b"new")
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        resumed = await one.ask("resume", leases=[{"lease": first["lease"], "version": 1}])
+        assert [(frame["token"], frame["value"]) for frame in resumed["rotated"]] == [(POOL, "new")]
+        assert (await two.ask("lease", token=POOL))["code"] == "rate_limited"
+
+
+async def test_a_pool_has_no_value_of_its_own(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
+    """Putting one is refused, as is deleting a member, and asking for a previous version."""
+    await pooled(house, prepare)
+    with pytest.raises(WrongKind, match="is a pool"):
+        await house.put(POOL, b"x")
+    with pytest.raises(InUse, match="member of pool github/bots"):
+        await house.services.tokens.delete("bot/1", actor=ROOT)
+    with pytest.raises(InUse, match="token pool delete"):
+        await house.services.tokens.delete(POOL, actor=ROOT)
+    async with welcomed(house) as one:
+        assert (await one.ask("lease", token=POOL, stage="previous"))["code"] in {"denied", "not_found"}
+
+
+async def test_a_pool_that_is_deleted_takes_its_leases_with_it(
     house: Any, welcomed: Any, prepare: Any, pooled: Any
 ) -> None:
-    """In the order of asking, and nothing is left of the line."""
-    await pooled(house, 1, 1)
-    for name in ("ci-2", "ci-3"):
-        await prepare(house, worker=name)
-    async with welcomed(house) as one, welcomed(house, "ci-2") as two, welcomed(house, "ci-3") as three:
-        lease = await one.lease(POOL)
-        await two.send(type="lease", id=1, token=POOL, wait_s=60)
-        await house.until(lambda: _waiting(house, 1))
-        await three.send(type="lease", id=1, token=POOL, wait_s=60)
-        await house.until(lambda: _waiting(house, 2))
-        await one.ask("release", leases=[lease["lease"]])
-        second = await two.answer(1)
-        assert second["type"] == "granted"
-        assert await three.silent()
-        await two.ask("release", leases=[second["lease"]])
-        assert (await three.answer(1))["type"] == "granted"
-    await house.until(lambda: _waiting(house, 0))
-    assert len(await every(house, SeatRecord)) == 1
-
-
-async def _waiting(house: Any, count: int) -> bool:
-    return len(await every(house, TicketRecord)) == count
-
-
-async def every(house: Any, kind: Any) -> list[Any]:
-    return (await house.storage.select(kind)).records  # type: ignore[no-any-return]  # a house is any
+    """Nothing of it is left, and asking for it is denied like any name that nobody has."""
+    pools = await pooled(house, prepare)
+    async with welcomed(house) as one:
+        first = await one.lease(POOL)
+        await pools.delete(POOL, actor=ROOT)
+        assert (await one.push(within_s=5))["leases"] == [first["lease"]]
+        await house.settled()
+        assert (await one.ask("lease", token=POOL))["code"] == "denied"
