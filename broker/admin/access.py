@@ -189,22 +189,25 @@ class AccessReview:
         begin = "" if after is None else after[0]
         named = (each for each in self._authority.workers if each.name >= begin and _is_named(each, terms))
         for worker in sorted(named, key=lambda each: each.name):
-            grants: list[GrantRecord | None] = [*self._grants_of(worker)] or [None]
-            for grant in grants:
-                if after is None or (worker.name, "" if grant is None else grant.id) > after:
+            none = True
+            for grant in self._grants_of(worker):
+                none = False
+                if after is None or (worker.name, grant.id) > after:
                     yield worker, grant
+            if none and (after is None or (worker.name, "") > after):
+                yield worker, None
 
-    def _grants_of(self, worker: WorkerRecord) -> list[GrantRecord]:
+    def _grants_of(self, worker: WorkerRecord) -> Iterator[GrantRecord]:
+        """By id. All grants are put in order once after each change of one, and not for each page."""
         generation, index = self._indexed
         if generation != self._authority.grants.generation:
             by_subject: defaultdict[str, list[GrantRecord]] = defaultdict(list)
-            for grant in self._authority.grants:
+            for grant in sorted(self._authority.grants, key=_id_of):
                 by_subject[grant.subject].append(grant)
             index = dict(by_subject)
             self._indexed = (self._authority.grants.generation, index)
         subjects = (worker_subject(worker.name), *map(group_subject, dict.fromkeys(worker.groups)))
-        found = [grant for subject in subjects for grant in index.get(subject, ())]
-        return sorted(found, key=lambda grant: grant.id)
+        return heapq.merge(*(index.get(subject, ()) for subject in subjects), key=_id_of)
 
     async def _used(self, page: Sequence[tuple[WorkerRecord, GrantRecord | None]]) -> dict[Key, UseRecord]:
         wanted: dict[Key, None] = {}
@@ -284,6 +287,10 @@ class AccessReview:
                 break
         self._tokenless = (generation, mono, frozenset(without))
         return self._tokenless[2]
+
+
+def _id_of(grant: GrantRecord) -> str:
+    return grant.id
 
 
 def _actor(worker: WorkerRecord) -> str:

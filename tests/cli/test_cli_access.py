@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from broker.cli.access import CSV_FIELDS, _cell
+from broker.clock import SystemClock
+from broker.uses import SYSTEM
+from storage.catalog import open_storage
+from storage.port import Commit
+from storage.records import UseRecord
 from tokenbroker_client import WorkerKey, connect
 
 
@@ -71,6 +78,25 @@ def test_nothing_is_pruned_that_cannot_be_known_unused(house: Any) -> None:
     """A broker that has kept uses for a minute refuses, and says since when it has."""
     assert "on record since" in house.shell.refused("grant", "prune", "--unused", "90d", "--yes")
     assert "on record since" in house.shell.refused("grant", "prune", "--unused", "90d", "--dry-run")
+
+
+async def _kept_since(folder: Path, days: int) -> None:
+    async with open_storage(f"sqlite:///{folder / 'broker.db'}") as storage:
+        then = SystemClock().now() - timedelta(days=days)
+        actor, grant = SYSTEM
+        since = UseRecord(actor=actor, grant=grant, first_at=then, last_at=then, last_token="")
+        await storage.commit(Commit(inserts=[since]))
+
+
+def test_young_grants_are_not_pruned(folder: Path, serve_in: Any) -> None:
+    """Where uses are on record for long, a grant that was made today stays all the same."""
+    asyncio.run(_kept_since(folder, 100))
+    with serve_in(folder) as house:
+        house.shell.ok("grant", "add", "group:ci", "a/*")
+        for how, dry in (("--dry-run", True), ("--yes", False)):
+            done = house.shell.json("grant", "prune", "--unused", "90d", how)
+            assert (done["grants"], done["dry_run"]) == ([], dry)
+        assert len(house.shell.json("grant", "list")) == 1
 
 
 def test_pruning_wants_a_word(house: Any) -> None:
