@@ -35,6 +35,7 @@ def make_registry(broker: Broker) -> CollectorRegistry:
     for part, read, gauges in (
         ("leases", lambda: _leases(broker), {"held", "sessions", "heads"}),
         ("pools", lambda: _pools(broker), {"leases", "waiting", "members"}),
+        ("issued", lambda: _issued(broker), {"waiting", "oldest_s"}),
         ("vault", lambda: _vault(broker), {"waiters", "in_flight", "cached_keys", "oldest_key_s"}),
         ("kms", lambda: _kms(broker), {"breaker", "answered_s"}),
         ("audit", lambda: _audit(broker), {"unsigned"}),
@@ -75,6 +76,22 @@ def _pools(broker: Broker) -> Readings:
         "leases": Labelled(labels=("pool",), rows=leases),
         "waiting": Labelled(labels=("pool",), rows={(pool,): waiting.get(pool, 0) for (pool,) in leases}),
         "members": Labelled(labels=("pool", "health"), rows=members),
+    }
+
+
+def _issued(broker: Broker) -> Readings:
+    making, unmaking = broker.issuing.counts, broker.unmaking.counts
+    steps = (("make", making.failed), ("end", unmaking.failed))
+    return {
+        "made": making.made,
+        "refused": making.refused,
+        "failed": Labelled(
+            labels=("step", "kind"),
+            rows={(step, code): count for step, failed in steps for code, count in failed.items()},
+        ),
+        "ended": unmaking.ended,
+        "waiting": unmaking.waiting,
+        "oldest_s": unmaking.oldest_s,
     }
 
 

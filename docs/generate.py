@@ -85,6 +85,14 @@ METRICS: dict[str, str] = {
     "tokenbroker_leases_batches": "Batches written; operations divided by batches is how well commits are shared.",
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
     "tokenbroker_leases_reports": "What workers reported of values that they use: `rejected`, `rate_limited` or `ok`.",
+    "tokenbroker_issued_made": "Values made upstream for leases.",
+    "tokenbroker_issued_refused": "Values not made because as many exist as may.",
+    "tokenbroker_issued_failed": "Values that could not be made (step `make`), and attempts to end one upstream that "
+    "failed (`end`), by error code.",
+    "tokenbroker_issued_ended": "Values ended upstream.",
+    "tokenbroker_issued_waiting": "Values that are to be ended upstream; 0 on replicas that do not do this work.",
+    "tokenbroker_issued_oldest_s": "Seconds that the value has waited for its end that has longest, without those that "
+    "nobody can end before their time; 0 on replicas that do not do this work.",
     "tokenbroker_vault_hits": "Data keys served from memory.",
     "tokenbroker_vault_misses": "Data keys that had to be asked of a KMS.",
     "tokenbroker_vault_stale_served": "Hits that only an outage of the KMS excuses, by age: the longest time since "

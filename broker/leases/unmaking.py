@@ -52,8 +52,9 @@ MEASURE_S: Final = 5.0
 
 
 class UnmakeCounts:
-    """For metrics. waiting, oldest_s: values that are to be ended, as this replica counted them while it does the work,
-    and how long the one has waited that has longest, among a thousand of them; 0 while another replica does.
+    """For metrics. failed: attempts, by error code. waiting: values that are to be ended, as this replica counted them
+    while it does the work. oldest_s: how long the one has waited that has longest, among a thousand of them and without
+    those that nobody can end before their time. Both are 0 while another replica does the work.
     """
 
     __slots__ = ("ended", "failed", "oldest_s", "waiting")
@@ -141,7 +142,8 @@ class Unmaking:
         now = self._clock.now()
         waiting = await self._storage.count(IssuedRecord, index="state", prefix=("ending",), limit=COUNT_MAX)
         page = await self._storage.select(IssuedRecord, index="state", prefix=("ending",))
-        since = min((row.ended_at for row in page.records if row.ended_at is not None), default=now)
+        late = [row.ended_at for row in page.records if row.ended_at is not None and not _lapses(row, now)]
+        since = min(late, default=now)
         self.counts.waiting, self.counts.oldest_s = waiting, (now - since).total_seconds()
 
     async def _attempt(self, row: IssuedRecord, claimed: Expect) -> None:
@@ -239,3 +241,8 @@ class Unmaking:
             log.error("issued_tampered", lease=row.lease, token=row.token, error=error.message)  # noqa: TRY400 - no bug
             return False
         return True
+
+
+def _lapses(row: IssuedRecord, now: datetime) -> bool:
+    """Whether it is only waited for: nobody can end it before its time (`EndsByItself`)."""
+    return row.ends_at is not None and row.due_at is not None and now < row.ends_at <= row.due_at

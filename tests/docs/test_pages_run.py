@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -206,3 +206,17 @@ def test_every_howto_works_as_it_stands(pages: Pages, tmp_path: Path) -> None:
             runners.submit(pages.run, ROOT / "docs" / "howto" / f"{name}.md", data=tmp_path / "data") for name in HOWTOS
         ]
     assert [page.result() > 1 for page in followed] == [True] * len(HOWTOS)
+
+
+def test_the_page_about_databases_works_as_it_stands(pages: Pages, tmp_path: Path, postgres_of_its_own: Any) -> None:
+    """Its logins are made on a real server, work, and are gone when their leases are."""
+    server = postgres_of_its_own
+    server.sql("postgres", "CREATE DATABASE app")
+    page = tmp_path / "issue-database-users.md"
+    written = (ROOT / "docs" / "howto" / page.name).read_text(encoding="utf-8")
+    page.write_text(written.replace("5432", str(server.port)), encoding="utf-8")
+    with Shell(tmp_path, pages.environment) as shell:
+        shell.run("tokenbroker init --data-dir ./data")
+    pages.environment |= {"TOKENBROKER_DATA_DIR": "./data", "ADMIN": server.url("app")}
+    pages.start("tokenbroker serve --data-dir ./data", tmp_path, tmp_path / "serve")
+    assert pages.run(page, data=tmp_path / "data") > 8
