@@ -7,10 +7,11 @@ which SQL dialect, is the adapters' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from itertools import compress
 from operator import attrgetter, is_not, itemgetter
 from typing import Any, Generic
@@ -51,8 +52,12 @@ class Column:
     decode: Decode | None
 
 
+@lru_cache(maxsize=1024)
 def instant_to_int(instant: datetime) -> int:
-    """Microseconds since the Unix epoch. TypeError: the instant is naive."""
+    """Microseconds since the Unix epoch. TypeError: the instant is naive.
+
+    Remembered, because records that are written together share their instants.
+    """
     return (instant - _EPOCH) // _MICROSECOND
 
 
@@ -77,6 +82,8 @@ class Codec(Generic[R]):
         self._parts: dict[tuple[str, ...], Codec[R]] = {}
         self._encoders = [(i, c.encode) for i, c in enumerate(self.columns) if c.encode is not None]
         self._decoders = [(i, c.decode) for i, c in enumerate(self.columns) if c.decode is not None]
+        self.defaults: Row = _defaults(kind, self.columns) if part is None else ()
+        """The cells of the last fields, as many as have defaults, of a record that says nothing of them."""
         self.key_at = tuple(self.names.index(name) for name in self.table.key)
         self.rev_at = self.names.index("rev")
         self._key: Callable[[Row], Any] = itemgetter(*self.key_at)
@@ -162,6 +169,16 @@ def _fields(kind: type[Record]) -> tuple[types.Field, ...]:
     return info.fields
 
 
+def _defaults(kind: type[Record], columns: Sequence[Column]) -> Row:
+    cells: list[Cell] = []
+    for field, column in zip(reversed(_fields(kind)), reversed(columns), strict=True):
+        if field.default is msgspec.NODEFAULT:
+            break
+        cell: Any = field.default
+        cells.append(cell if cell is None or column.encode is None else column.encode(cell))
+    return tuple(reversed(cells))
+
+
 def _column(field: types.Field) -> Column:
     hint, nullable = _without_none(field.type)
     if isinstance(hint, types.LiteralType) and all(isinstance(value, str) for value in hint.values):
@@ -183,7 +200,7 @@ def _without_none(hint: types.Type) -> tuple[types.Type, bool]:
 
 
 def _to_json(value: object) -> str:
-    return _JSON.encode(value).decode()
+    return "[]" if value == () else _JSON.encode(value).decode()  # most tuples are empty
 
 
 def _bool(cell: int) -> bool:

@@ -38,18 +38,24 @@ class Statements:
         self._name = quote(codec.table.name)
         self._columns = quoted(codec.names)
         self._key = quoted(codec.table.key)
-        self._inserts: dict[int, str] = {}
+        self._inserts: dict[tuple[int, int], str] = {}
         self._updates: dict[tuple[Codec[Any], int], str] = {}
         self.delete = f"DELETE FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
         self.expect = f"SELECT 1 FROM {self._name} WHERE {_equal((*codec.table.key, 'rev'))}"
         self.nothing = f"SELECT {self._columns} FROM {self._name} LIMIT 0"
 
-    def insert(self, rows: int) -> str:
-        """Insert so many rows; parameters: their cells, row after row."""
-        sql = self._inserts.get(rows)
+    def insert(self, rows: int, cells: int) -> str:
+        """Insert so many rows; parameters: the first `cells` of each, row after row. The others have their defaults.
+
+        Binding is what costs most, above all None, which Python's sqlite3 offers to its adapters each time.
+        """
+        sql = self._inserts.get((rows, cells))
         if sql is None:
-            values = _values(rows, len(self.codec.names))
-            sql = self._inserts[rows] = f"INSERT INTO {self._name} ({self._columns}) VALUES {values}"
+            names, defaults = self.codec.names, self.codec.defaults
+            unsaid = defaults[len(defaults) - (len(names) - cells) :]
+            row = "(" + ",".join([*"?" * cells, *map(_literal, unsaid)]) + ")"
+            sql = f"INSERT INTO {self._name} ({self._columns}) VALUES {','.join([row] * rows)}"
+            self._inserts[rows, cells] = sql
         return sql
 
     def update(self, codec: Codec[Any], rows: int) -> str:
@@ -165,6 +171,15 @@ def flat(rows: Sequence[Row]) -> list[Cell]:
 def _values(rows: int, columns: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
     return ",".join([row] * rows)
+
+
+def _literal(cell: Cell) -> str:
+    """A default as SQL."""
+    if cell is None:
+        return "NULL"
+    if isinstance(cell, str):
+        return "'" + cell.replace("'", "''") + "'"
+    return f"X'{cell.hex()}'" if isinstance(cell, bytes) else repr(cell)
 
 
 def _equal(names: Sequence[str]) -> str:

@@ -124,9 +124,7 @@ class Writer:
                     if self._connection.execute(self._catalog[codec.kind].expect, row).fetchone() is None:
                         raise Conflict(changed(codec))
             for codec, rows in merged(works, "inserts").items():
-                table = self._catalog[codec.kind]
-                for start, size in batches(len(rows)):
-                    self._connection.execute(table.insert(size), flat(rows[start : start + size]))
+                self._insert(self._catalog[codec.kind], rows)
             for codec, rows in merged(works, "updates").items():
                 self._update(codec, rows)
             for codec, rows in merged(works, "deletes").items():
@@ -140,6 +138,17 @@ class Writer:
             # An integer over 64 bits, text with a lone surrogate, another type. The value is not repeated.
             raise OutOfBounds(f"a column cannot hold a value ({type(error).__name__})") from None
         return [Committed(position, seq) for position, seq in zip(positions, seqs, strict=True)]
+
+    def _insert(self, table: Statements, rows: Sequence[Row]) -> None:
+        """Insert; of rows whose last fields have their defaults, these cells are not bound."""
+        defaults = table.codec.defaults
+        every = len(table.codec.names)
+        said = every - len(defaults)
+        short = [row[:said] for row in rows if row[said:] == defaults]
+        whole = rows if not short else [row for row in rows if row[said:] != defaults]
+        for cells, part in ((said, short), (every, whole)):
+            for start, size in batches(len(part)):
+                self._connection.execute(table.insert(size, cells), flat(part[start : start + size]))
 
     def _update(self, codec: Codec[Any], rows: Sequence[Row]) -> None:
         table = self._catalog[codec.kind]
@@ -161,7 +170,8 @@ class Writer:
                     )
                 )
         for start, size in batches(len(rows)):
-            self._connection.execute(self._blocks.insert(size), flat(rows[start : start + size]))
+            sql = self._blocks.insert(size, len(self._blocks.codec.names))
+            self._connection.execute(sql, flat(rows[start : start + size]))
         return seqs
 
     def _take(self, log: int, count: int) -> int:
