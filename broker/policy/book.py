@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from broker.policy.entitlements import Entitlements
 from broker.policy.names import group_subject, parse_subject, worker_subject
@@ -44,6 +45,7 @@ class GrantBook:
             by_subject[rule.grant.subject].append(rule)
         self._tries = {subject: trie_of(rules) for subject, rules in by_subject.items()}
         self._kept: dict[str, _Kept] = {}
+        self._shared: WeakValueDictionary[tuple[Trie, ...], Entitlements] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -94,10 +96,17 @@ class GrantBook:
             return kept.entitlements
         subjects = (worker_subject(worker), *map(group_subject, dict.fromkeys(groups)))
         tries = self._tries_of(subjects)
-        entitlements = Entitlements(tries=tuple(trie for trie in tries if trie is not None))
+        entitlements = self._of_tries(tuple(trie for trie in tries if trie is not None))
         if kept is None and len(self._kept) >= WORKERS_MAX:
             del self._kept[next(iter(self._kept))]
         self._kept[worker] = _Kept(groups, subjects, tries, entitlements)
+        return entitlements
+
+    def _of_tries(self, tries: tuple[Trie, ...]) -> Entitlements:
+        """One object for all workers with these grants, so that what one of them was told is known for the others."""
+        entitlements = self._shared.get(tries)
+        if entitlements is None:
+            entitlements = self._shared[tries] = Entitlements(tries=tries)
         return entitlements
 
     def _tries_of(self, subjects: tuple[str, ...]) -> tuple[Trie | None, ...]:

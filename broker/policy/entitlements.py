@@ -19,19 +19,19 @@ from broker.policy.trie import Trie, trie_of
 from storage.records.grants import GrantRecord
 
 MEMO_PAIRS_MAX: Final = 4096
-"""How many (token, grant) pairs one worker's memo holds before it is dropped whole."""
+"""How many (token, grant) pairs one memo holds before it is dropped whole."""
 
 _BY_RANK: Final = attrgetter("rank")
 _REFUSED: Final = {refusal: Decision(refusal=refusal) for refusal in Refusal}
 
 
 class Entitlements:
-    """One worker's grants as they were at one moment, ready to answer.
+    """The grants of one worker, or of all that have the same, as they were at one moment, ready to answer.
 
     It never changes its mind: a later change of grants is seen only in what `GrantBook.for_worker` returns then.
     """
 
-    __slots__ = ("_memo", "_pairs", "_tries")
+    __slots__ = ("__weakref__", "_memo", "_pairs", "_tries")
 
     def __init__(self, *, tries: tuple[Trie, ...]) -> None:
         """tries: the worker's grants, and those of its groups."""
