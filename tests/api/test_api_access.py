@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pty
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +45,34 @@ async def test_what_is_pruned_is_gone_and_on_record(aged: Any) -> None:
     assert b'"grant.changed"' in recorded
     assert f'"actor":"admin:operator","grant":"{gone["grant"]}","change":"removed"'.encode() in recorded
     assert (await prune(aged, dry_run=False)).body["grants"] == []
+
+
+def _at_a_terminal(site: Any, answer: bytes) -> tuple[int, bytes]:
+    """What `grant prune` does when somebody types this answer, and what it prints."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        done = subprocess.run(
+            [sys.executable, "-m", "broker.cli.main", "grant", "prune", "--unused", "90d", "--url", site.url],
+            stdin=theirs,
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, "TOKENBROKER_ADMIN_TOKEN": site.credentials["operator"]},
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(("answer", "left"), [(b"n\n", {"group:idle", "group:busy"}), (b"y\n", {"group:busy"})])
+async def test_who_prunes_at_a_terminal_is_asked(aged: Any, answer: bytes, left: set[str]) -> None:
+    """Only a yes removes anything, and what is removed is printed."""
+    code, out = await asyncio.to_thread(_at_a_terminal, aged, answer)
+    assert code == 0
+    assert {grant.subject for grant in aged.broker.authority.grants} == left
+    assert (b"removed: grant" in out) == (left == {"group:busy"})
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,11 @@ async def test_revoking_names_what_was_revoked_and_who_did_not_wipe(site) -> Non
     made = await lease(site)
     answer = await site.ask("POST", "/v1/leases/revoke", {"token": "a", "reason": "leaked"}, role="operator")
     expected = [{"lease": made, "worker": "w", "token": "a"}]
-    assert (answer.status, answer.body) == (200, {"revoked": expected, "wiped": [], "missing": expected})
+    (missing,) = answer.body.pop("missing")
+    assert (answer.status, answer.body) == (200, {"revoked": expected, "wiped": []})
+    assert {name: missing[name] for name in expected[0]} == expected[0]
+    assert (missing["state"], missing["offline_since"], missing["detail"]) == ("offline", None, "")
+    assert missing["expires_at"].endswith("Z")
     assert await names(site) == []
     recorded = await site.recorded()
     assert b'"actor":"admin:operator"' in recorded
