@@ -19,7 +19,7 @@ from storage.records.grants import Window
 EVERY_S_MIN: Final = 60
 EVERY_S_MAX: Final = 3660 * 86_400
 CRON_CHARS_MAX: Final = 100
-_TRIES: Final = 2000
+_TRIES: Final = 400
 """So many windows are looked into for a time that cron names; windows come at least once a week."""
 
 

@@ -1,0 +1,238 @@
+"""The rotator `command`: what its program is given, what may come back, and that nothing of it outlives the call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.secret import Secret
+from broker.upstream.command.rotator import PATH, CommandRotator
+from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
+from broker.upstream.port import Rotation, Site
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a program for sh."""
+
+    def written(body: str) -> Path:
+        program = tmp_path / "program"
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o700)
+        return program
+
+    return written
+
+
+def rotator(*programs: Path) -> CommandRotator:
+    return CommandRotator(Site(clock=SystemClock(), commands=frozenset(map(str, programs))))
+
+
+def rotation(program: Path, **settings: str) -> Rotation:
+    return Rotation(
+        token="crm/key",
+        settings={"program": str(program), **settings},
+        credentials={"admin": Secret(b"p\xffss")},
+        id="r1",
+        notes={"key": "k1"},
+    )
+
+
+async def test_a_program_gets_one_document_and_its_step(write: Write, tmp_path: Path) -> None:
+    """The step is its argument; values and credentials come on standard input alone, binary ones as Base64."""
+    program = write(f'cat > {tmp_path}/document; printf %s "$*" > {tmp_path}/arguments')
+    await rotator(program).set(rotation(program, region="eu"), Secret(b"new"), None)
+    assert (tmp_path / "arguments").read_text() == "set"
+    assert json.loads((tmp_path / "document").read_text()) == {
+        "step": "set",
+        "rotation": "r1",
+        "token": "crm/key",
+        "settings": {"region": "eu"},
+        "credentials": {"admin": {"value_b64": "cP9zcw"}},
+        "notes": {"key": "k1"},
+        "new": {"value": "new"},
+        "current": None,
+    }
+
+
+async def test_its_environment_is_what_the_policy_lists(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the broker's environment or folder reaches it: PATH, and the variables that the policy names."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the broker's own")
+    program = write(f"pwd > {tmp_path}/folder; exec env > {tmp_path}/environment")
+    await rotator(program).test(rotation(program, **{"env.PGHOST": "db1"}), Secret(b"new"))
+    seen = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    assert {name: text for name, text in seen.items() if name not in {"PWD", "_", "SHLVL", "OLDPWD"}} == {
+        "PATH": PATH,
+        "PGHOST": "db1",
+    }
+    assert (tmp_path / "folder").read_text() == "/\n"
+
+
+async def test_it_inherits_no_descriptor(write: Write, tmp_path: Path) -> None:
+    """A file that the broker has open, even one that it would pass on, is not open in the program."""
+    secret = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    program = write(f'for each in /proc/self/fd/*; do readlink "$each"; done > {tmp_path}/open; true')
+    try:
+        await rotator(program).test(rotation(program), Secret(b"new"))
+    finally:
+        os.close(secret)
+    assert str(tmp_path) not in (tmp_path / "open").read_text().splitlines()
+
+
+async def test_what_it_makes_is_read_strictly(write: Write) -> None:
+    """A value with its notes, credentials and end, as the specification has them."""
+    answer = {
+        "value_b64": "AP8",
+        "content_type": "application/octet-stream",
+        "notes": {"key": "k2"},
+        "credentials": {"admin": {"value": "next"}},
+        "expires_at": "2027-01-01T01:00:00+01:00",
+    }
+    program = write(f"cat > /dev/null; echo '{json.dumps(answer)}'")
+    made = await rotator(program).create(rotation(program), None)
+    assert (made.value.reveal(), made.content_type, dict(made.notes)) == (
+        b"\x00\xff",
+        "application/octet-stream",
+        {"key": "k2"},
+    )
+    assert made.credentials["admin"].reveal() == b"next"
+    assert made.expires_at is not None
+    assert made.expires_at.isoformat() == "2027-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "canary",
+        '"canary"',
+        '{"value":"canary","value_b64":"AA"}',
+        '{"notes":{}}',
+        '{"value":"canary","canary":1}',
+        '{"value":"canary"} {"value":"canary"}',
+        '{"value_b64":"canary!"}',
+        '{"value":"canary","expires_at":"soon canary"}',
+        '{"value":"canary","expires_at":"2027-01-01T00:00:00"}',
+        '{"value":"canary","notes":[1]}',
+    ],
+)
+async def test_garbage_is_failed_and_not_quoted(write: Write, output: str) -> None:
+    """What is no answer is told by what an answer is, without a word of it."""
+    program = write(f"cat > /dev/null; printf %s '{output}'")
+    with pytest.raises(Failed) as refused:
+        await rotator(program).create(rotation(program), None)
+    assert "canary" not in refused.value.message
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("exit 75", Unreachable),
+        ("exit 77", Refused),
+        ("exit 78", BadSettings),
+        ("exit 1", Failed),
+        ("kill -9 $$", Failed),
+    ],
+)
+async def test_exit_codes_mean_what_sysexits_says(write: Write, body: str, kind: type[UpstreamError]) -> None:
+    """Trying later, refused, and wrong settings are told apart; what it wrote is counted, never quoted."""
+    program = write(f"cat; cat >&2; echo canary >&2; {body}")
+    with pytest.raises(kind) as refused:
+        await rotator(program).set(rotation(program), Secret(b"canary"), None)
+    assert type(refused.value) is kind
+    assert "canary" not in refused.value.message
+
+
+async def test_a_program_that_talks_where_it_should_not_has_failed(write: Write) -> None:
+    """Only `create` answers: output at another step is a program that misunderstands its step."""
+    program = write("cat > /dev/null; echo done")
+    with pytest.raises(Failed, match="standard output"):
+        await rotator(program).finish(rotation(program), Secret(b"new"), None)
+
+
+async def test_endless_output_is_cut_off(write: Write) -> None:
+    """A program that never stops writing is killed at the bound, however much it has to say on either output."""
+    program = write("cat > /dev/null; yes >&2 & exec yes")
+    with pytest.raises(Failed, match="was killed"):
+        await rotator(program).create(rotation(program), None)
+
+
+async def test_a_large_value_reaches_a_program_that_does_not_read(write: Write) -> None:
+    """Whoever ignores what it is given is not waited for."""
+    program = write("exit 0")
+    await rotator(program).set(rotation(program), Secret(b"x" * 65_536), None)
+
+
+async def test_a_cancelled_call_leaves_no_process(write: Write, tmp_path: Path) -> None:
+    """At the deadline the program and what it started are killed before the caller goes on."""
+    program = write(f"sleep 600 & echo $! > {tmp_path}/child.part; mv {tmp_path}/child.part {tmp_path}/child; wait")
+    call = rotator(program).test(rotation(program), Secret(b"new"))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(call)
+        await until((tmp_path / "child").exists)
+        task.cancel()
+    child = int((tmp_path / "child").read_text())
+    await until(lambda: _is_gone(child))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return as soon as it holds."""
+    async with asyncio.timeout(20):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+def _is_gone(process: int) -> bool:
+    """Whether it has ended; a zombie that nobody has looked at has."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"program": "rotate"},
+        {"program": "/bin/sh"},
+        {"program": "/usr/bin/../bin/env"},
+        {"program": "{allowed}", "env.1X": "x"},
+        {"program": "{allowed}", "env.X": "a\0b"},
+    ],
+)
+def test_what_is_not_allowed_is_refused_at_once(write: Write, settings: dict[str, Any]) -> None:
+    """A policy can name none but the programs of the configuration, by exactly their path there."""
+    allowed = write("exit 0")
+    given = {name: text.format(allowed=allowed) for name, text in settings.items()}
+    with pytest.raises(BadSettings):
+        rotator(allowed).check(given, {})
+
+
+async def test_a_program_that_is_allowed_no_more_is_not_run(write: Write) -> None:
+    """The configuration is asked at each step, not only when the policy is set."""
+    program = write("exit 0")
+    with pytest.raises(BadSettings, match=r"rotation\.commands"):
+        await rotator().test(rotation(program), Secret(b"new"))
+
+
+async def test_a_program_that_is_not_there_is_a_setting_to_mend(tmp_path: Path) -> None:
+    """It may come with the next deployment; until then the message says what is missing."""
+    missing = tmp_path / "missing"
+    with pytest.raises(BadSettings, match="cannot be run"):
+        await rotator(missing).test(rotation(missing), Secret(b"new"))
