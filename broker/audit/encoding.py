@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import get_args
 
 import msgspec
@@ -33,10 +33,12 @@ def encode(entry: Entry) -> bytes:
     BadRequest: longer than `ENTRY_BYTES_MAX` (name fewer leases in one entry), `at` is not in UTC, a number is not
     finite, or a text is not Unicode (a surrogate by itself).
     """
-    if entry.at.utcoffset() != _UTC:
+    if entry.at.tzinfo is not UTC and entry.at.utcoffset() != _UTC:
         raise BadRequest("an audit entry carries an aware instant in UTC")
-    if (names := _FLOATS.get(type(entry))) is not None:
-        entry = _with_floats(entry, names)
+    for name in _FLOATS.get(type(entry), ()):
+        value = getattr(entry, name)
+        if type(value) is not float or not math.isfinite(value):
+            entry = _with_float(entry, name, value)
     try:
         raw = _ENCODER.encode(entry)
     except UnicodeEncodeError:
@@ -47,15 +49,11 @@ def encode(entry: Entry) -> bytes:
     return raw
 
 
-def _with_floats(entry: Entry, names: tuple[str, ...]) -> Entry:
+def _with_float(entry: Entry, name: str, value: float) -> Entry:
     """`entry` with a float where the fact is one: 300 and 300.0 are equal in Python and differ in JSON."""
-    for name in names:
-        value = getattr(entry, name)
-        if not math.isfinite(value):
-            raise BadRequest(f"the audit entry's {name} is not a finite number")
-        if type(value) is not float:
-            entry = msgspec.structs.replace(entry, **{name: float(value)})
-    return entry
+    if not math.isfinite(value):
+        raise BadRequest(f"the audit entry's {name} is not a finite number")
+    return msgspec.structs.replace(entry, **{name: float(value)})
 
 
 def decode(raw: bytes) -> Entry:

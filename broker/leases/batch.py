@@ -7,7 +7,7 @@ from datetime import datetime
 from broker.audit.entries import Entry
 from broker.ids import time_ordered_ids
 from broker.leases.context import Context
-from broker.leases.held import Holder
+from broker.leases.held import Holder, Place
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
@@ -25,6 +25,7 @@ class Batch:
     __slots__ = (
         "_opened",
         "_openers",
+        "_standing",
         "_terms",
         "amended",
         "announce",
@@ -68,6 +69,7 @@ class Batch:
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []
         self._opened: dict[tuple[str, int], Opened] = {}
+        self._standing: dict[Holder, WorkerRecord] = {}
         self._terms: dict[tuple[str, datetime | None, float | None], Terms] = {}
         self._openers: dict[tuple[str, str], Opener] = {}
 
@@ -93,6 +95,13 @@ class Batch:
             if data_key in self._openers:
                 self._opened[name] = opened
         return opened
+
+    def authorise(self, holder: Holder, place: Place) -> tuple[GrantRecord, WorkerRecord]:
+        """As `Context.authorise` at the instant of this batch, for which it looks at each session's worker once."""
+        worker = self._standing.get(holder)
+        if worker is None:
+            worker = self._standing[holder] = self.context.standing(holder, self.now)
+        return self.context.covering(holder, place, self.now), worker
 
     def first_terms(self, grant: GrantRecord, worker: WorkerRecord, asked_s: float | None) -> Terms:
         """The terms of a lease granted now; worked out once for all that have the same grant, end and wish."""

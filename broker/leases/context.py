@@ -60,6 +60,11 @@ class Context:
 
         Asked anew at every grant, renewal, resume and push: holding a lease is never authority.
         """
+        worker = self.standing(holder, now)
+        return self.covering(holder, place, now), worker
+
+    def standing(self, holder: Holder, now: datetime) -> WorkerRecord:
+        """The worker of a session that may go on at `now`. NotAllowed: it may lease nothing."""
         worker = self.workers.get((holder.worker,))
         if worker is None or worker.disabled:
             raise NotAllowed("worker_disabled")
@@ -70,11 +75,15 @@ class Context:
                 break
         else:
             raise NotAllowed("key_removed")
+        return worker
+
+    def covering(self, holder: Holder, place: Place, now: datetime) -> GrantRecord:
+        """The grant that covers this token and stage for this session's worker at `now`. NotAllowed: there is none."""
         token, stage = place
         decision = holder.entitlements.decide(token, now, holder.source, previous=stage == "previous")
         if decision.grant is None:
             raise NotAllowed(str(decision.refusal))
-        return decision.grant, worker
+        return decision.grant
 
     def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> Held:
         """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left,

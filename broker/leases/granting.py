@@ -22,7 +22,7 @@ from broker.leases.places import NO_SEAT
 from broker.leases.terms import Terms, capped, ceiling, extended, next_terms
 from broker.leases.turn import Turn
 from broker.leases.versions import given
-from storage.port import Delete, Expect
+from storage.port import Amended, Delete, Expect
 from storage.records import (
     GrantRecord,
     IssuedRecord,
@@ -35,6 +35,7 @@ from storage.records import (
 from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import ENCODER, Granted, Stage
 
+_STAGES: Final = {"current": Stage.CURRENT, "previous": Stage.PREVIOUS}
 _UNKNOWN: Final = Head.__new__(Head, None, None, None)  # type: ignore[arg-type]  # a mark that is no real head
 
 
@@ -61,9 +62,8 @@ class Grant(Operation):
 
     gives = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one is made for each request, and keywords would cost a dict
         self,
-        *,
         holder: Holder,
         request_id: int,
         token: str,
@@ -91,7 +91,7 @@ class Grant(Operation):
         holder, now = self.holder, batch.now
         if holder.closed:
             raise Gone("the session is closed")
-        grant, worker = batch.context.authorise(holder, self.place, now)
+        grant, worker = batch.authorise(holder, self.place)
         if holder.choked:
             # A worker that asks for large values on many connections, and reads none, would fill the memory.
             raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
@@ -104,7 +104,7 @@ class Grant(Operation):
             ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
             terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
             record = given(extended(held.record, terms, grant=grant.id), version.version, now=now, pushed=False)
-            batch.updates.append(record)
+            batch.amended.append(Amended(held.record, record))
         else:
             held = None
             self._check_room(batch)
@@ -264,7 +264,7 @@ class Grant(Operation):
                     ttl_s=terms.left_s,
                     max_ttl_s=terms.max_left_s,
                     expires_at=terms.expires_unix,
-                    stage=Stage(self.stage),
+                    stage=_STAGES[self.stage],
                 )
             ),
         )

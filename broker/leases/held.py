@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from broker.policy.entitlements import Entitlements
 from kms.port import Caller
 from storage.records import LeaseRecord
@@ -86,7 +88,7 @@ class Holder(Protocol):
         ...
 
 
-class Held:
+class Held(msgspec.Struct, kw_only=True, eq=False):
     """One live lease of a connected worker. `record` is what storage has; `renew_at` and `expires` are monotonic.
 
     renew_at: equals `expires` where it is not to be renewed any more.
@@ -96,16 +98,16 @@ class Held:
     nowhere; the wheel's to change.
     """
 
-    __slots__ = ("expires", "holder", "record", "rejections", "renew_at", "sent", "slot")
+    record: LeaseRecord
+    holder: Holder
+    expires: float
+    renew_at: float
+    sent: int = 0
+    slot: int = 0
+    rejections: int = 0
 
-    def __init__(self, *, record: LeaseRecord, holder: Holder, expires: float, renew_at: float) -> None:
-        self.record = record
-        self.sent = record.version
-        self.holder = holder
-        self.expires = expires
-        self.renew_at = renew_at
-        self.slot = 0
-        self.rejections = 0
+    def __post_init__(self) -> None:
+        self.sent = self.record.version
 
 
 class Holdings:
@@ -128,10 +130,11 @@ class Holdings:
 
     def add(self, held: Held) -> None:
         """Take up a lease of a place where its session holds none yet."""
-        held.holder.leases[place_of(held.record)] = held
-        self.by_lease[held.record.lease] = held
-        if held.record.member:
-            self._at_member[held.record.token, held.record.member] += 1
+        record = held.record
+        held.holder.leases[place_of(record)] = held
+        self.by_lease[record.lease] = held
+        if record.member:
+            self._at_member[record.token, record.member] += 1
 
     def drop(self, held: Held) -> None:
         """Forget a lease; harmless when it is forgotten already."""

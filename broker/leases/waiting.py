@@ -40,10 +40,12 @@ class Waiting:
                 return False
             self._own.append(operation)
             return True
-        waits = len(self._lines.get(name, ()))
+        line = self._lines.get(name)
+        waits = 0 if line is None else len(line)
         if 4 * waits >= self._bound or (self._count >= self._bound and waits * (len(self._lines) + 1) >= self._bound):
             return False
-        self.go_on(operation)
+        (self._line(name) if line is None else line).append(operation)
+        self._count += 1
         return True
 
     def go_on(self, operation: Operation) -> None:

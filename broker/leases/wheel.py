@@ -21,7 +21,8 @@ class Wheel:
         slot = max(int(held.renew_at / self._tick_s), self._turned + 1)
         if held.slot == slot:
             return
-        self.clear(held)
+        if held.slot:
+            self.clear(held)
         held.slot = slot
         leases = self._slots.get(slot)
         if leases is None:

@@ -36,6 +36,7 @@ from tokenbroker_client.wire import ENCODER, FRAME_BYTES_MAX, SUBPROTOCOL, Close
 log = structlog.get_logger()
 
 _UNAUTHENTICATED: Final = ENCODER.encode(Error(code=ErrorCode.UNAUTHENTICATED))
+_TEXT: Final = WSMsgType.TEXT
 _PAUSE_S: Final = 0.05
 _FRAMES_AT_ONCE: Final = 32
 """Frames of one worker, all its sessions together, that are taken before everybody else has had a turn."""
@@ -237,7 +238,7 @@ class Door:
             while True:
                 message = await socket.receive()
                 left -= 1
-                if message.type is WSMsgType.TEXT:
+                if message.type is _TEXT:
                     # What was sent behind the frame that made us close is not taken.
                     if not session.closing:
                         session.receive(message.data)

@@ -23,6 +23,7 @@ from broker.session.framing import pong_frame, text_frame
 from broker.session.settings import SessionSettings
 from kms.port import Caller
 from storage.records import LeaseRecord, SessionRecord
+from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import (
     IN_FLIGHT_MAX,
     Ack,
@@ -46,6 +47,8 @@ from tokenbroker_client.wire import (
     Resume as ResumeFrame,
 )
 
+_PREVIOUS: Final = Stage.PREVIOUS
+"""Looked up once: naming a member of an enum costs as much as a call."""
 _GONE_MAX: Final = 256
 _NAMED_MAX: Final = 2048
 """Leases that the unanswered requests of one session may name together: two full frames."""
@@ -70,6 +73,7 @@ class Session:
 
     __slots__ = (
         "_acks",
+        "_behind",
         "_closes",
         "_desk",
         "_gone",
@@ -133,6 +137,7 @@ class Session:
         self._slow: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
+        self._behind = False  # whether much was unread after the last write; only writing makes it more
 
     def receive(self, frame: bytes) -> None:
         """Take one text frame. One that cannot be read is answered; the third without an id ends the session."""
@@ -146,16 +151,9 @@ class Session:
             return
         if isinstance(request, LeaseRequest):
             if self._admit(request.id):
-                self._desk.submit(
-                    Grant(
-                        holder=self,
-                        request_id=request.id,
-                        token=request.token,
-                        ttl_s=request.ttl_s,
-                        stage="previous" if request.stage is Stage.PREVIOUS else "current",
-                        wait_s=request.wait_s or 0.0,
-                    )
-                )
+                stage: LeaseStage = "previous" if request.stage is _PREVIOUS else "current"
+                wait_s = request.wait_s or 0.0
+                self._desk.submit(Grant(self, request.id, request.token, request.ttl_s, stage, wait_s))
         elif isinstance(request, Ack):
             self._acknowledge(request)
         elif isinstance(request, ReportFrame):
@@ -277,20 +275,22 @@ class Session:
         if self.closed or self._transport.is_closing():
             return
         self._transport.write(frames)
-        if self._slow is None and self.congested:
+        unread = self._transport.get_write_buffer_size()
+        self._behind = unread > self._settings.backlog_bytes
+        if self._behind and self._slow is None:
             self._slow = self._loop.call_later(self._settings.backlog_s, self._still_slow)
-        if self._transport.get_write_buffer_size() > self._settings.backlog_bytes_max:
+        if unread > self._settings.backlog_bytes_max:
             self._transport.abort()
 
     @property
     def congested(self) -> bool:
         """Whether so much is unread that reading on, and pushing values, should wait."""
-        return self._transport.get_write_buffer_size() > self._settings.backlog_bytes
+        return self._behind and self._transport.get_write_buffer_size() > self._settings.backlog_bytes
 
     @property
     def choked(self) -> bool:
         """Whether so much is unread that requests for values are refused."""
-        return self._transport.get_write_buffer_size() > self._settings.backlog_granted_bytes
+        return self._behind and self._transport.get_write_buffer_size() > self._settings.backlog_granted_bytes
 
     def _still_slow(self) -> None:
         self._slow = None

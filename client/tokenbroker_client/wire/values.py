@@ -15,6 +15,7 @@ import msgspec
 from tokenbroker_client.wire.codes import Encoding
 from tokenbroker_client.wire.errors import BadEncoding
 
+_UTF8: Final = Encoding.UTF8
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]*")
 _JSON_VALUE_BYTES_MAX: Final = 96 * 1024
 """Room for the longest value as base64url (87 382 characters), within a frame of 128 KiB."""
@@ -55,7 +56,7 @@ def encode_value(value: bytes) -> tuple[str, Encoding]:
         return b64(value), Encoding.B64
     if 6 * len(value) > _JSON_VALUE_BYTES_MAX and len(msgspec.json.encode(text)) > _JSON_VALUE_BYTES_MAX:
         return b64(value), Encoding.B64
-    return text, Encoding.UTF8
+    return text, _UTF8
 
 
 def decode_value(value: str, encoding: Encoding) -> bytes:
