@@ -27,13 +27,14 @@ class LeaseRef(NamedTuple):
 class Missing:
     """A revoked lease whose worker has not said that it wiped the value, and what is known of that worker.
 
-    state: "failed" where it said that it could not, with `detail`; "silent" where it is connected and has said nothing;
-    "offline" where the session that held the lease has ended, at `offline_since`. expires_at: when a client that keeps
+    state: "offline" where the session that held the lease has ended, at `offline_since` (None: long ago). failed: it
+    answered that it could not wipe, and said `detail`; else it has not answered. expires_at: when a client that keeps
     the protocol has let go of its copy by its own clock, whatever it hears.
     """
 
     ref: LeaseRef
-    state: Literal["silent", "failed", "offline"]
+    state: Literal["connected", "offline"]
+    failed: bool
     detail: str
     offline_since: datetime | None
     expires_at: datetime

@@ -189,12 +189,6 @@ def _proof(missing: MissingLease | None, wait: timedelta | None) -> str:
         return "wiped"
     if wait is None:
         return "revoked"
-    match missing.state:
-        case "failed":
-            why = f"could not wipe it: {missing.detail}"
-        case "silent":
-            why = "connected, and has not answered"
-        case "offline":
-            since = missing.offline_since
-            why = "offline" if since is None else f"offline since {shown(since)}"
-    return f"NOT WIPED, {why}; its copy is over at {shown(missing.expires_at)}"
+    where = missing.state if missing.offline_since is None else f"offline since {shown(missing.offline_since)}"
+    why = f"could not wipe it: {missing.detail}" if missing.failed else "has not answered"
+    return f"NOT WIPED: {where}, {why}; its copy is over at {shown(missing.expires_at)}"

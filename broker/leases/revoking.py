@@ -126,7 +126,8 @@ def _missing(row: LeaseRecord, offline_since: datetime | None) -> Missing:
     failed = wipe_failed(row)
     return Missing(
         ref=LeaseRef(lease=row.lease, worker=row.worker, token=row.token),
-        state="failed" if failed else "silent" if offline_since is None else "offline",
+        state="connected" if offline_since is None else "offline",
+        failed=failed,
         detail=row.ack_failed if failed else "",
         offline_since=None if offline_since == _LONG_AGO else offline_since,
         expires_at=row.expires_at,

@@ -6,12 +6,14 @@ import asyncio
 import signal
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.api.views.leases import MissingLease
+from broker.cli.lease import _proof
 from broker.clock import SystemClock
 from tokenbroker_client import LeaseRevoked, WorkerKey, connect
 
@@ -31,6 +33,9 @@ FIELDS = {
     "report",
     "member",
 }
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def _admit(shell: Any, worker: str, token: str) -> WorkerKey:
@@ -179,10 +184,35 @@ def test_a_worker_that_does_not_confirm_is_named(house: Any, tmp_path: Path) -> 
         assert ran.code == 1
         assert [lease["worker"] for lease in ran.document["missing"]] == ["l-4"]
         assert ran.document["revoked"][0]["lease"] in ran.complaint
+        (missing,) = ran.document["missing"]
+        assert (missing["state"], missing["failed"], missing["offline_since"]) == ("connected", False, None)
     finally:
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({}, "NOT WIPED: connected, has not answered; its copy is over at 2026-01-01T12:05:00Z"),
+        (
+            {"failed": True, "detail": "no room"},
+            "NOT WIPED: connected, could not wipe it: no room; its copy is over at 2026-01-01T12:05:00Z",
+        ),
+        (
+            {"state": "offline", "offline_since": NOON},
+            "NOT WIPED: offline since 2026-01-01T12:00:00Z, has not answered; its copy is over at 2026-01-01T12:05:00Z",
+        ),
+    ],
+    ids=["silent", "failed", "offline"],
+)
+def test_people_read_who_has_not_wiped_and_until_when(said: dict[str, Any], told: str) -> None:
+    """One line for each, with what is known."""
+    missing = {"state": "connected", "failed": False, "detail": "", "offline_since": None, **said}
+    lease = MissingLease(lease="l", worker="w", token="t", expires_at=NOON + timedelta(minutes=5), **missing)
+    assert _proof(lease, timedelta(seconds=1)) == told
+    assert _proof(None, timedelta(seconds=1)) == "wiped"
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,11 @@ async def _story(houses: tuple[Any, ...], prepare: Any, wire: Any) -> None:
         report = killing.result()
         assert {ref.worker for ref in report.revoked} == set(names)
         assert sorted(ref.worker for ref in report.wiped) == wiping
-        said = {each.ref.worker: (each.state, each.detail) for each in report.missing}
+        said = {each.ref.worker: (each.state, each.failed, each.detail) for each in report.missing}
         assert said == {
-            **dict.fromkeys(silent, ("silent", "")),
-            **{name: ("failed", f"no {name}") for name in failing},
-            **dict.fromkeys(offline, ("offline", "")),
+            **dict.fromkeys(silent, ("connected", False, "")),
+            **{name: ("connected", True, f"no {name}") for name in failing},
+            **dict.fromkeys(offline, ("offline", False, "")),
         }
         rows: dict[str, LeaseRecord] = {row.lease: row for row in await houses[0].leases()}
         for each in report.missing:
@@ -118,7 +118,7 @@ async def test_a_failure_before_is_not_taken_for_an_answer(open_house: Any, prep
 
             await house.until(said)
             report = await kill(house, wait_s=0.0)
-            assert [(each.state, each.detail) for each in report.missing] == [("silent", "")]
+            assert [(each.failed, each.detail) for each in report.missing] == [(False, "")]
             await worker.push()
             await worker.send(type="ack", lease=lease, status="failed", detail="no room")
 

@@ -116,11 +116,13 @@ class LeaseName(Answer, frozen=True, kw_only=True):
 class MissingLease(LeaseName, frozen=True, kw_only=True):
     """A revoked lease whose worker has not said that it wiped.
 
-    state: failed (it said that it could not, with detail), silent (it is connected), or offline (the session that held
-    the lease ended at offline_since, null: long ago). expires_at: when its copy is over by the client's own clock.
+    state: connected, or offline: the session that held the lease ended at offline_since, null: long ago. failed: it
+    answered that it could not wipe, with detail; else it has not answered. expires_at: when its copy is over by the
+    client's own clock.
     """
 
-    state: Literal["silent", "failed", "offline"]
+    state: Literal["connected", "offline"]
+    failed: bool
     detail: str
     offline_since: Instant | None
     expires_at: Instant
@@ -209,6 +211,7 @@ def _names(refs: Iterable[LeaseRef]) -> list[LeaseName]:
 def _missing(missing: Missing) -> MissingLease:
     return MissingLease(
         state=missing.state,
+        failed=missing.failed,
         detail=missing.detail,
         offline_since=missing.offline_since,
         expires_at=missing.expires_at,
