@@ -68,8 +68,8 @@ async def awaits(call: Coroutine[Any, Any, T]) -> tuple[T, int]:
 
 
 def cuts(waited: int, most: int) -> list[int]:
-    """At which of so many awaits to cut: at no more than `most`, spread evenly."""
-    return sorted({index * waited // most for index in range(most)}) if waited else []
+    """At which of so many awaits to cut: at no more than `most`, the first and the last among them, spread evenly."""
+    return sorted({index * (waited - 1) // (most - 1) for index in range(most)}) if waited else []
 
 
 def tells_nothing(error: BaseException, secrets: Iterable[Secret]) -> None:
