@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import botocore.exceptions
 import pytest
@@ -89,6 +89,8 @@ async def user_world(account: Any, *, first: bool) -> AsyncIterator[UserWorld]:
 
 class TestAwsIamKey(RotatorLaws):
     """Keys of a fresh user for each law."""
+
+    name: ClassVar[str] = "aws-iam-key"
 
     @pytest.fixture
     async def world(self, account: Any, aws_environment: None) -> AsyncIterator[RotatorWorld]:

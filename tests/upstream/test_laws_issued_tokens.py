@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import botocore.exceptions
 import botocore.session
@@ -76,6 +76,8 @@ async def authorization_world(module: ModuleType, *, revokes: bool) -> AsyncIter
 class TestOAuth2(IssuerLaws):
     """A server that revokes."""
 
+    name: ClassVar[str] = "oauth2"
+
     @pytest.fixture
     async def world(self, oauth2_standin: ModuleType) -> AsyncIterator[IssuerWorld]:
         """A fresh server."""
@@ -85,6 +87,8 @@ class TestOAuth2(IssuerLaws):
 
 class TestOAuth2WithoutRevocation(IssuerLaws):
     """A server whose tokens end by themselves."""
+
+    name: ClassVar[str] = "oauth2"
 
     @pytest.fixture
     async def world(self, oauth2_standin: ModuleType) -> AsyncIterator[IssuerWorld]:
@@ -120,6 +124,8 @@ class RoleWorld(IssuerWorld):
 
 class TestAwsSts(IssuerLaws):
     """Sessions of a role, on moto."""
+
+    name: ClassVar[str] = "aws-sts"
 
     @pytest.fixture
     async def world(self, moto: Any, aws_environment: None) -> AsyncIterator[IssuerWorld]:

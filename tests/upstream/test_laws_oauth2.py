@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -92,6 +92,8 @@ async def authorization_world(
 class TestOAuth2ByRefreshToken(RotatorLaws):
     """A refresh token that serves again and again, and a client that proves itself in the header."""
 
+    name: ClassVar[str] = "oauth2"
+
     @pytest.fixture
     async def world(self, oauth2_standin: ModuleType) -> AsyncIterator[RotatorWorld]:
         """An access token is in use."""
@@ -107,6 +109,8 @@ class TestOAuth2ByRefreshToken(RotatorLaws):
 
 class TestOAuth2ByClientCredentials(RotatorLaws):
     """A client that proves itself in the form."""
+
+    name: ClassVar[str] = "oauth2"
 
     @pytest.fixture
     async def world(self, oauth2_standin: ModuleType) -> AsyncIterator[RotatorWorld]:

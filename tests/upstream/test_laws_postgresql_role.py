@@ -128,6 +128,8 @@ async def roles_world(
 class TestPostgresqlRole(RotatorLaws):
     """Roles that are there, and values in JSON."""
 
+    name: ClassVar[str] = "postgresql-role"
+
     form: ClassVar[Literal["json", "dsn"]] = "json"
 
     @pytest.fixture

@@ -50,6 +50,8 @@ class LoginsWorld(IssuerWorld):
 class TestPostgresqlUser(IssuerLaws):
     """Values in JSON."""
 
+    name: ClassVar[str] = "postgresql-user"
+
     form: ClassVar[str] = "json"
 
     @pytest.fixture

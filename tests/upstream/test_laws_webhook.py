@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -75,6 +75,8 @@ async def receiver_world(module: ModuleType, *, first: bool, generates: bool = F
 class TestWebhook(RotatorLaws):
     """A service that makes the values."""
 
+    name: ClassVar[str] = "webhook"
+
     @pytest.fixture
     async def world(self, webhook_receiver: ModuleType) -> AsyncIterator[RotatorWorld]:
         """A service that takes one value."""
@@ -90,6 +92,8 @@ class TestWebhook(RotatorLaws):
 
 class TestWebhookThatHasValuesMade(RotatorLaws):
     """A service that has the broker make the values."""
+
+    name: ClassVar[str] = "webhook"
 
     @pytest.fixture
     async def world(self, webhook_receiver: ModuleType) -> AsyncIterator[RotatorWorld]:

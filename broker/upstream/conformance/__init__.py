@@ -4,6 +4,7 @@ To enrol one, subclass in a test module and give it a world: a fresh target upst
 pytest and pytest-asyncio (auto mode), and nothing that serves imports it:
 
     class TestMyRotator(RotatorLaws):
+        name = "mine"
         @pytest.fixture
         async def world(self): ...          # a `RotatorWorld` with a value in use
         @pytest.fixture

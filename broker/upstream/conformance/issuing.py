@@ -35,6 +35,8 @@ TTL_S = 900.0
 class IssuerLaws:
     """The laws. A subclass gives the fixture `world`, made anew for each test."""
 
+    name: ClassVar[str]
+    """The issuer that is enrolled here, by the name of its entry point."""
     deadline_s: ClassVar[float] = 30.0
     """How long a call may take before the law counts as broken."""
     cuts_max: ClassVar[int] = 10

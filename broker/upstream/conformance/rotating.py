@@ -30,6 +30,8 @@ STEPS = ("create", "set", "test", "finish")
 class RotatorLaws:
     """The laws. Fixtures that a subclass gives, each made anew for a test: world, and first_world."""
 
+    name: ClassVar[str]
+    """The rotator that is enrolled here, by the name of its entry point."""
     deadline_s: ClassVar[float] = 30.0
     """How long a step may take before the law counts as broken."""
     cuts_max: ClassVar[int] = 10
