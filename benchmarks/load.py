@@ -17,6 +17,8 @@ import secrets
 import sys
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import uvloop
@@ -26,6 +28,7 @@ from tokenbroker_client.transcript import session_transcript
 from tokenbroker_client.wire import SUBPROTOCOL, b64, unb64
 
 Socket = aiohttp.ClientWebSocketResponse
+_AT_ONCE = 16
 
 
 async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int) -> Socket:
@@ -120,6 +123,55 @@ async def everywhere(sockets: list[Socket], chosen: argparse.Namespace) -> list[
     return [seconds for each in driven for seconds in each.result()]
 
 
+class Idle:
+    """Connections that do nothing but answer heartbeats, which aiohttp does while something is awaited of them."""
+
+    def __init__(self) -> None:
+        self.sockets: list[Socket] = []
+        self._waiting: list[asyncio.Task[object]] = []
+
+    def add(self, socket: Socket) -> None:
+        """Hold one more."""
+        self.sockets.append(socket)
+        self._wait(socket)
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[list[Socket]]:
+        """Leave them to the caller. Exits where one of them ended meanwhile."""
+        for task in self._waiting:
+            if task.done():
+                raise SystemExit(f"a connection ended by itself: {task.result()}")
+            task.cancel()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
+        self._waiting.clear()
+        yield self.sockets
+        for socket in self.sockets:
+            self._wait(socket)
+
+    async def close(self) -> None:
+        """End them all."""
+        for task in self._waiting:
+            task.cancel()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
+        await asyncio.gather(*(socket.close() for socket in self.sockets))
+
+    def _wait(self, socket: Socket) -> None:
+        self._waiting.append(asyncio.ensure_future(socket.receive()))  # noqa: TID251 - they end with the process
+
+
+async def connected(http: aiohttp.ClientSession, chosen: argparse.Namespace) -> Idle:
+    """All connections, some at once."""
+    places, idle = asyncio.Semaphore(_AT_ONCE), Idle()
+    kind = "echo" if chosen.kind == "echo" else "lease"
+
+    async def one(number: int) -> None:
+        async with places:
+            idle.add(await connect(http, kind, chosen.url, number % chosen.workers))
+
+    await asyncio.gather(*(one(number) for number in range(chosen.connections)))
+    return idle
+
+
 async def main() -> None:
     """Connect, wait for the word, send."""
     parser = argparse.ArgumentParser()
@@ -134,19 +186,16 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     chosen = parser.parse_args()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        sockets: list[Socket] = []
-        for number in range(chosen.connections):
-            kind = "echo" if chosen.kind == "echo" else "lease"
-            sockets.append(await connect(http, kind, chosen.url, number % chosen.workers))
+        idle = await connected(http, chosen)
         print("connected", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             started = time.perf_counter()
-            taken = [0.0] if chosen.kind == "idle" else await everywhere(sockets, chosen)
+            async with idle.used() as sockets:
+                taken = [0.0] if chosen.kind == "idle" else await everywhere(sockets, chosen)
             seconds, taken = time.perf_counter() - started, sorted(taken)
             within = (taken[int(len(taken) * share)] for share in (0.5, 0.99, 0.999))
             print(f"{seconds:.6f}", *(f"{each:.6f}" for each in within), flush=True)
-        for socket in sockets:
-            await socket.close()
+        await idle.close()
 
 
 if __name__ == "__main__":
