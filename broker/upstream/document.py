@@ -1,7 +1,7 @@
 """What programs (`command`) and services (`webhook`) of the operator's are told, and answer: one JSON object each way.
 
 Values stand as `value` (UTF-8 text) or `value_b64` (base64url without padding), as in the API. The format is described
-in docs/spec/rotators.md.
+in docs/spec/rotator-command.md and docs/spec/rotator-webhook.md.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOWTOS = [
     "first-worker",
     "rotate-a-token",
+    "rotate-automatically",
     "roll-out-a-version",
     "rotate-and-retire-keys",
     "revoke-and-prove",
