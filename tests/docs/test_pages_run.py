@@ -31,6 +31,7 @@ HOWTOS = [
     "audit",
     "enrol-workers",
     "review-access",
+    "share-a-pool-of-keys",
 ]
 PORT = "8420"
 """The port that pages name; each run has another one."""
