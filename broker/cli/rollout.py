@@ -71,7 +71,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Such as github/ci-bot
     app,
     "start",
     "tokenbroker token rollout github/ci-bot --version 4 --canary 5% --then 50% --then 100%",
-    "tokenbroker token rollout db/main --version 9 --wait 2m --abort-on-failed 1% --detach",
+    "tokenbroker token rollout start db/main --version 9 --wait 2m --abort-on-failed 1% --detach",
 )
 async def start(
     operator: Operator,
