@@ -62,7 +62,10 @@ class Desk:
     def __init__(
         self, *, context: Context, writer: Writer, endings: Endings, clock: Clock, trouble: Callable[[], str]
     ) -> None:
-        """endings: what ends together with leases. trouble: why nothing may be handed out now (a stale feed, rows that were tampered with), or ""."""
+        """endings: what ends together with leases.
+
+        trouble: why nothing may be handed out now (a stale feed, rows that were tampered with), or "".
+        """
         self._context = context
         self._writer = writer
         self._endings = endings
@@ -172,7 +175,7 @@ class Desk:
             await asyncio.sleep(0)  # else nobody else would run until nothing waits any more
             return
         self.counts.batches += 1
-        beside = [*batch.issued, *await self._endings.of(batch.updates, now=batch.now)]
+        beside = [*batch.issued, *await self._endings.of(batch.updates, batch.amended, now=batch.now)]
         await self._writer.commit(
             batch.entries,
             inserts=[*batch.inserts, *(row for row in batch.rows if row.rev == 1)],

@@ -90,7 +90,7 @@ class Endings:
         self._verify = verify
         self._sign = sign
 
-    async def of(self, leases: Sequence[LeaseRecord | Amended], *, now: datetime) -> list[IssuedRecord]:
+    async def of(self, *leases: Sequence[LeaseRecord | Amended], now: datetime) -> list[IssuedRecord]:
         """The rows to write beside these. Reads nothing where none of those that have ended was made for.
 
         Unavailable: storage did not say in time. A row that was tampered with is left as it is: its own time brings it
@@ -98,7 +98,7 @@ class Endings:
         """
         if not len(self._issuers):
             return []
-        rows = (row.after if isinstance(row, Amended) else row for row in leases)
+        rows = (row.after if isinstance(row, Amended) else row for written in leases for row in written)
         over = [
             (row.lease,)
             for row in rows
