@@ -198,6 +198,7 @@ def test_the_quickstart_works_as_it_stands(pages: Pages) -> None:
     assert pages.run(ROOT / "README.md") >= 10
 
 
+@pytest.mark.timeout(400)  # a hundred commands, each in an interpreter of its own
 def test_every_howto_works_as_it_stands(pages: Pages, tmp_path: Path) -> None:
     """Each page of docs/howto that shows commands is followed, three at a time, on one broker."""
     with Shell(tmp_path, pages.environment) as shell:
