@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from broker.admin.errors import InUse, WrongKind
+from broker.admin.issuers import NewIssuer
 from broker.audit.entries import IssuedEnded, IssuedFailed
 from broker.leases import issuing as issuing_module
 from broker.leases import unmaking as unmaking_module
+from storage.port import Commit
 from storage.records import IssuedRecord, LeaseRecord
 
 ROOT = "admin:root"
@@ -351,3 +354,61 @@ async def test_stored_and_made_values_do_not_mix(house: Any, upstream: Any) -> N
         await house.put(NAME, secrets.token_bytes(8))
     with pytest.raises(WrongKind):
         await upstream.attach(house, token="github/ci")
+
+
+async def test_what_another_hand_wrote_is_acted_upon_by_nobody(house: Any, upstream: Any, welcomed: Any) -> None:
+    """Whoever can write to the database makes the broker drop no role by that, and keeps no lease from ending."""
+    await house.grant("worker:ci-1", "db/*", 60, 600)
+    await upstream.attach(house)
+    async with welcomed(house) as worker:
+        mine = await worker.lease(NAME)
+        async with welcomed(house) as beside:
+            other = await beside.lease(NAME)
+            row = await house.storage.get(IssuedRecord, (mine["lease"],))
+            victim = {"role": upstream.user(other["value"])}
+            forged = msgspec.structs.replace(row, rev=row.rev + 1, state="ending", handle=victim, due_at=row.made_at)
+            await house.storage.commit(Commit(updates=[forged]))
+            await worker.ask("release", leases=[mine["lease"]])
+            assert (await house.row(mine["lease"])).state == "released"
+            looked = house.broker.unmaking.counts.ended
+            await beside.ask("release", leases=[other["lease"]])
+            await house.until(lambda: house.broker.unmaking.counts.ended > looked)
+    assert [each.lease for each in await rows(house)] == [mine["lease"]]
+    assert upstream.user(mine["value"]) in await upstream.logins()
+
+
+async def test_what_ends_by_itself_is_shown_until_then_and_raises_no_alarm(
+    house: Any, moto: Any, aws_environment: None, welcomed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of an AWS role cannot be ended: it keeps its place, says until when, and is not waited for as stuck."""
+    monkeypatch.setattr(unmaking_module, "MEASURE_S", 0.1)
+    await house.grant("worker:ci-1", "aws/*", 60, 7200)
+    new = NewIssuer(
+        token="aws/reports",
+        issuer="aws-sts",
+        settings={"role_arn": "arn:aws:iam::123456789012:role/reports", "endpoint": moto.url},
+        credentials={},
+        leases_max=1,
+    )
+    await house.services.issuers.set(new, actor=ROOT)
+    await house.settled()
+    async with welcomed(house) as worker:
+        granted = await worker.lease("aws/reports")
+        key = json.loads(granted["value"])
+        assert 3500 < granted["max_ttl_s"] <= 3601
+        await worker.ask("release", leases=[granted["lease"]])
+
+        async def waits() -> bool:
+            [row] = await rows(house)
+            return bool(row.error) and row.due_at == row.ends_at
+
+        await house.until(waits)
+        [row] = await rows(house)
+        assert row.handle["session"] == granted["lease"]
+        assert row.handle["access_key"] == key["AccessKeyId"]
+        assert row.ends_at is not None
+        assert row.ends_at.isoformat() == key["Expiration"]
+        assert (await worker.ask("lease", token="aws/reports"))["code"] == "rate_limited"
+        counts = house.broker.unmaking.counts
+        await house.until(lambda: (counts.waiting, counts.oldest_s) == (1, 0.0))
+    assert not await house.entries(IssuedFailed)
