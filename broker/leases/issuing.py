@@ -164,6 +164,8 @@ class Issuing:
         except RateLimited:
             raise
         except Unavailable as error:
+            if attempt.row is None:
+                raise  # storage or a KMS cannot serve, and upstream was asked for nothing
             failure = Unreachable(error.message)
         except BrokerError as error:
             failure = BadSettings(error.message)

@@ -412,3 +412,17 @@ async def test_what_ends_by_itself_is_shown_until_then_and_raises_no_alarm(
         counts = house.broker.unmaking.counts
         await house.until(lambda: (counts.waiting, counts.oldest_s) == (1, 0.0))
     assert not await house.entries(IssuedFailed)
+
+
+async def test_storage_that_cannot_serve_is_not_blamed_on_upstream(house: Any, upstream: Any, welcomed: Any) -> None:
+    """Without its row nothing is made; the worker hears what is wrong, and may ask again at once when it is mended."""
+    await house.grant("worker:ci-1", "db/*", 60, 600)
+    await upstream.attach(house)
+    async with welcomed(house) as worker:
+        house.storage.refuse = lambda commit: any(isinstance(row, IssuedRecord) for row in commit.inserts)
+        answer = await worker.ask("lease", token=NAME)
+        assert (answer["code"], "on strike" in answer["message"]) == ("unavailable", True)
+        house.storage.refuse = lambda commit: False
+        assert not await upstream.logins()
+        assert not house.broker.issuing.counts.failed
+        assert await upstream.works((await worker.lease(NAME))["value"])
