@@ -105,7 +105,6 @@ class Reactions:
         for token in tokens:
             known.stir(token)
             for pool in known.of_member(token):
-                self._duties.recheck(partial(holdings.of_member, pool, token), values=values, heads=(pool, token))
                 known.stir(pool)
 
     def _authority_changed(self, *, workers: list[str], grants: list[str]) -> None:

@@ -69,7 +69,7 @@ def _pools(broker: Broker) -> Readings:
     leases: dict[Labels, float] = {}
     members: dict[Labels, float] = {}
     for pool in broker.authority.pools:
-        leases[pool.token,] = context.holdings.loads(pool.token, pool.members).total()
+        leases[pool.token,] = context.holdings.loads(pool.members).total()
         states = Counter(context.pools.health(pool.token, member, context.heads, now) for member in pool.members)
         members.update({(pool.token, state.value): states[state] for state in Health})
     return {

@@ -118,7 +118,7 @@ class Holdings:
         self.by_lease: dict[str, Held] = {}
         self.missed: dict[str, dict[str, LeaseRecord]] = {}
         self._holders: dict[Holder, None] = {}
-        self._at_member: Counter[tuple[str, str]] = Counter()
+        self._by_member: dict[str, dict[str, Held]] = {}
 
     def enter(self, holder: Holder) -> None:
         """From now on this session may hold leases."""
@@ -134,18 +134,17 @@ class Holdings:
         held.holder.leases[place_of(record)] = held
         self.by_lease[record.lease] = held
         if record.member:
-            self._at_member[record.token, record.member] += 1
+            self._by_member.setdefault(record.member, {})[record.lease] = held
 
     def drop(self, held: Held) -> None:
         """Forget a lease; harmless when it is forgotten already."""
         if self.by_lease.get(held.record.lease) is not held:
             return
         del self.by_lease[held.record.lease]
-        if held.record.member:
-            at = (held.record.token, held.record.member)
-            self._at_member[at] -= 1
-            if not self._at_member[at]:
-                del self._at_member[at]
+        if member := held.record.member:
+            del self._by_member[member][held.record.lease]
+            if not self._by_member[member]:
+                del self._by_member[member]
         if self.missed:
             self._miss(held.record)
         place = place_of(held.record)
@@ -153,28 +152,29 @@ class Holdings:
             del held.holder.leases[place]
 
     def _miss(self, record: LeaseRecord) -> None:
-        missed = self.missed.get(record.token)
+        missed = self.missed.get(record.member or record.token)
         if missed is not None:
             missed[record.lease] = record
             while len(missed) > MISSED_MAX:
                 del missed[next(iter(missed))]
 
-    def loads(self, token: str, members: Sequence[str]) -> Counter[str]:
-        """How many leases of a pool have the value of each of these members."""
-        return Counter({member: self._at_member[token, member] for member in members})
+    def loads(self, members: Sequence[str]) -> Counter[str]:
+        """How many leases of their pool have the value of each of these members."""
+        return Counter({member: len(self._by_member.get(member, ())) for member in members})
 
     def of_token(self, token: str) -> list[Held]:
-        """The leases of one token. Asks every session: a token changes seldom, and leases come and go all the time."""
+        """The leases of one token, and those of a pool that have its value.
+
+        Asks every session: a token changes seldom, and leases come and go all the time.
+        """
         places: tuple[Place, ...] = ((token, "current"), (token, "previous"))
-        return [held for holder in self._holders for place in places if (held := holder.leases.get(place)) is not None]
+        found = [held for holder in self._holders for place in places if (held := holder.leases.get(place)) is not None]
+        found += [held for held in self._by_member.get(token, {}).values() if held.record.token != token]
+        return found
 
     def count_by_session(self) -> dict[str, int]:
         """How many leases each session of this replica holds."""
         return {holder.session: len(holder.leases) for holder in self._holders}
-
-    def of_member(self, pool: str, member: str) -> list[Held]:
-        """The leases of a pool that have this member's value."""
-        return [held for held in self.of_token(pool) if held.record.member == member]
 
     def __len__(self) -> int:
         return len(self.by_lease)

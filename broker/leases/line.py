@@ -8,6 +8,7 @@ other is back in line. Of those that wait, all replicas read the same tickets, s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from broker.clock import Clock
-from broker.errors import BrokerError, Gone, RateLimited, Unavailable
+from broker.errors import BrokerError, Gone, RateLimited, Tampered, Unavailable
 from broker.ids import time_ordered_id
 from broker.leases.bugs import told
 from broker.leases.context import Context
@@ -23,7 +24,7 @@ from broker.leases.places import SeatName, Seats, Spot, any_spots, free_spots
 from broker.leases.turn import Turn, TurnState
 from broker.policy.health import Health, health
 from broker.replicas.skew import REFUSE_S
-from storage.errors import Conflict
+from storage.errors import Conflict, Refused
 from storage.port import COUNT_MAX, PAGE_MAX, Commit, Delete
 from storage.records import LeaseRecord, PoolRecord, SeatRecord, TicketRecord
 from storage.table import Key
@@ -160,10 +161,8 @@ class Line:
         except Conflict:
             # Some were pruned, or buried with a replica of this name.
             for row in gone:
-                try:
+                with contextlib.suppress(Conflict):
                     await storage.commit(Commit(deletes=[Delete(TicketRecord, row.key, row.rev)]))
-                except Conflict:
-                    continue
         for row in gone:
             self._left.pop(row.ticket, None)
 
@@ -212,12 +211,11 @@ class Line:
             return
         try:
             await heads.load(unknown)
-        except Exception:  # noqa: BLE001 - one row is bad; the other members can be leased all the same
+        except (Tampered, Refused):
+            # One row is bad; the other members can be leased all the same.
             for member in unknown:
-                try:
+                with contextlib.suppress(Tampered, Refused):
                     await heads.load([member])
-                except Exception as error:  # noqa: BLE001 - as above; it is logged where it is a bug
-                    told(error)
 
     async def _seats(self) -> Seats:
         context = self._context
@@ -274,7 +272,7 @@ class Line:
 
     async def _serve(self, pool: PoolRecord, members: Sequence[str]) -> None:
         if not pool.leases_max:
-            loads = self._context.holdings.loads(self._token, members)
+            loads = self._context.holdings.loads(members)
             loads.update(member for member, _ in self._flying())
             self._give(self._first_of_each(), any_spots(members, loads))
             return
@@ -340,7 +338,13 @@ class Line:
             )
             for grant, turn in fresh
         ]
-        await self._context.storage.commit(Commit(inserts=rows))
+        try:
+            await self._context.storage.commit(Commit(inserts=rows))
+        except Conflict:
+            # One was written after all by a commit that nobody confirmed.
+            for row in rows:
+                with contextlib.suppress(Conflict):
+                    await self._context.storage.commit(Commit(inserts=[row]))
         for (_, turn), row in zip(fresh, rows, strict=True):
             turn.ticket = row
 

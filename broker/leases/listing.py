@@ -37,6 +37,7 @@ async def list_leases(
     *,
     token: str | None = None,
     worker: str | None = None,
+    member: str | None = None,
     at: datetime | None = None,
     include_ended: bool = False,
     after: Key | None = None,
@@ -44,11 +45,12 @@ async def list_leases(
 ) -> Page[LeaseRecord]:
     """One page, in the order of granting, of the leases live now, of those live at `at`, or of all on record.
 
+    member: those of pools that have this token's value.
     at: each lease is shown as it stood then (`history.as_of`). Ids are ordered by time, so a walk begins and ends where
     leases of that time stand: it reads what was granted in the `LONGEST` before, whether it lasted or not. A page may
     hold fewer than `limit` records, even none, and still not be the last: `next` alone says so.
     """
-    where = only(token, worker)
+    where = only(token, worker, member)
     keep: Callable[[LeaseRecord], bool] = _all
     behind: str | None = None
     if at is not None:
@@ -66,9 +68,9 @@ async def list_leases(
     return Page(records=records, next=None if over else page.next)
 
 
-def only(token: str | None, worker: str | None) -> dict[str, str | int | None]:
-    """What a selection asks of rows: that they are of this token, and of this worker, where one is named."""
-    named = {"token": token, "worker": worker}
+def only(token: str | None, worker: str | None, member: str | None = None) -> dict[str, str | int | None]:
+    """What a selection asks of rows: that they are of this token, worker and member, where one is named."""
+    named = {"token": token, "worker": worker, "member": member}
     return {name: value for name, value in named.items() if value is not None}
 
 

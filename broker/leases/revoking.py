@@ -66,15 +66,29 @@ class Revoking:
         return await self._awaited(revoked, wait_s)
 
     async def _matching(self, lease: str | None, token: str | None, worker: str | None) -> list[list[LeaseRecord]]:
-        """Live leases, in chunks."""
+        """Live leases, in chunks; of a token also those of the pool that have its value."""
         if lease is not None:
             found = await self._context.read_leases([lease])
             return [list(found.values())] if found else []
+        chunks = await self._walk(token=token, worker=worker)
+        if token is not None and self._context.pools.of_member(token):
+            chunks += await self._walk(member=token, worker=worker)
+        return chunks
+
+    async def _walk(
+        self, *, worker: str | None, token: str | None = None, member: str | None = None
+    ) -> list[list[LeaseRecord]]:
         chunks: list[list[LeaseRecord]] = []
         after: Key | None = None
         while True:
             page = await list_leases(
-                self._context.storage, self._clock, token=token, worker=worker, after=after, limit=_CHUNK
+                self._context.storage,
+                self._clock,
+                token=token,
+                worker=worker,
+                member=member,
+                after=after,
+                limit=_CHUNK,
             )
             if page.records:
                 chunks.append(page.records)

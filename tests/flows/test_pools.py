@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from broker.admin.errors import InUse, WrongKind
 from broker.admin.pools import NewPool
 from broker.audit.entries import LeaseGranted
+from storage.records import TicketRecord
+from tokenbroker_client import RateLimited, connect
+from tokenbroker_client.keys import WorkerKey
 
 ROOT = "admin:root"
 POOL = "github/bots"
@@ -137,3 +141,62 @@ async def test_a_pool_that_is_deleted_takes_its_leases_with_it(
         assert (await one.push(within_s=5))["leases"] == [first["lease"]]
         await house.settled()
         assert (await one.ask("lease", token=POOL))["code"] == "denied"
+
+
+async def test_the_kill_switch_of_a_member_takes_its_value_from_the_pool(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any
+) -> None:
+    """Revoking a member's leases ends those of the pool that have its value, and no others."""
+    await pooled(house, prepare)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        first, _ = await one.lease(POOL), await two.lease(POOL)
+        report = await house.broker.leases.revoke(
+            lease=None, token="bot/1", worker=None, reason="leaked", actor=ROOT, wait_s=0
+        )
+        assert [ref.lease for ref in report.revoked] == [first["lease"]]
+        assert (await one.push(within_s=5))["reason"] == "leaked"
+        assert await two.silent()
+
+
+async def test_the_client_library_stands_in_line(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, house_parts: Any
+) -> None:
+    """Until a place is free; without `wait_s` it hears at once that none is."""
+    await pooled(house, prepare, members=1)
+    key = WorkerKey(house.workers["ci-2"].key, worker="ci-2")
+    async with welcomed(house) as one, connect(house.url, key=key) as broker, asyncio.TaskGroup() as tasks:
+        lease = await one.lease(POOL)
+        with pytest.raises(RateLimited):
+            async with broker.lease(POOL):
+                pass
+        asking = tasks.create_task(_leased(broker))
+
+        async def stands() -> bool:
+            return len(await house_parts.every(house.storage, TicketRecord)) == 1
+
+        await house.until(stands)
+        await one.ask("release", leases=[lease["lease"]])
+        assert await asking == "value of bot/1"
+
+
+async def _leased(broker: Any) -> str:
+    async with broker.lease(POOL, wait_s=60) as lease:
+        value: str = lease.value
+        return value
+
+
+async def test_a_replica_that_stops_turns_away_who_waits(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, house_parts: Any
+) -> None:
+    """So the drain does not last as long as they would wait, and another replica serves them."""
+    await pooled(house, prepare, members=1)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        await one.lease(POOL)
+        await two.send(type="lease", id=1, token=POOL, wait_s=300)
+        house.broker.context.pools.turn_away()
+        assert (await two.answer(1))["code"] == "unavailable"
+
+        async def empty() -> bool:
+            return not await house_parts.every(house.storage, TicketRecord)
+
+        await house.until(empty)
