@@ -22,7 +22,7 @@ import uvloop
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone, ratio
-from benchmarks.load import Socket, connect
+from benchmarks.load import Idle, Socket, connect
 from benchmarks.process import Child, child, serving
 
 _TOKEN = "bench/t0"
@@ -45,10 +45,10 @@ class Rounds:
     grown_bytes: list[int] = field(default_factory=list)
 
 
-async def _connected(http: aiohttp.ClientSession, kind: str, url: str, workers: int) -> list[Socket]:
-    places = asyncio.Semaphore(_AT_ONCE)
+async def _connected(http: aiohttp.ClientSession, kind: str, url: str, workers: int) -> Idle:
+    places, idle = asyncio.Semaphore(_AT_ONCE), Idle()
 
-    async def one(number: int) -> Socket:
+    async def one(number: int) -> None:
         async with places:
             socket = await connect(http, kind, url, number)
             if kind == "lease":
@@ -56,9 +56,10 @@ async def _connected(http: aiohttp.ClientSession, kind: str, url: str, workers: 
                 answer = await socket.receive_json()
                 if answer["type"] != "granted":
                     raise SystemExit(f"not granted: {answer}")
-            return socket
+            idle.add(socket)
 
-    return await asyncio.gather(*(one(number) for number in range(workers)))
+    await asyncio.gather(*(one(number) for number in range(workers)))
+    return idle
 
 
 async def _pushed(socket: Socket) -> tuple[str, float]:
@@ -69,11 +70,9 @@ async def _pushed(socket: Socket) -> tuple[str, float]:
             return text, time.perf_counter()
 
 
-async def _everybody_told(
-    sockets: list[Socket], http: aiohttp.ClientSession, **post: object
-) -> tuple[float, list[str]]:
+async def _everybody_told(idle: Idle, http: aiohttp.ClientSession, **post: object) -> tuple[float, list[str]]:
     """Post, and wait until each has a frame: the seconds that took, and the frames."""
-    async with asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as tasks:
+    async with idle.used() as sockets, asyncio.timeout(_PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(_pushed(socket)) for socket in sockets]
         await asyncio.sleep(0)
         began = time.perf_counter()
@@ -107,7 +106,7 @@ async def _idle_share(server: Child) -> float:
 async def _measure(broker: Child, bare: Child, credential: str, *, workers: int, rounds: int) -> Rounds:
     seen = Rounds()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        sockets = await _connected(http, "lease", broker.url, workers)
+        holders = await _connected(http, "lease", broker.url, workers)
         bystanders = await _connected(http, "echo", bare.url, workers)
         for number in range(rounds + 1):
             body = {"items": [{"token": _TOKEN, "value": f"{_VALUE}{number:04}"}]}
@@ -116,11 +115,11 @@ async def _measure(broker: Child, bare: Child, credential: str, *, workers: int,
             rss, idle = broker.rss_bytes(), await _idle_share(broker)
             push = Spent(broker, idle)
             took, frames = await _everybody_told(
-                sockets, http, url=f"{broker.url}/v1/tokens", json=body, headers=headers
+                holders, http, url=f"{broker.url}/v1/tokens", json=body, headers=headers
             )
             await asyncio.sleep(_SETTLING_S)
             push_us, peak, ack = push.us(workers), broker.peak_bytes(), Spent(broker, idle)
-            for socket, frame in zip(sockets, frames, strict=True):
+            for socket, frame in zip(holders.sockets, frames, strict=True):
                 await socket.send_str(_acknowledgement(frame))
             await asyncio.sleep(2 * _SETTLING_S)
             ack_us, sends = ack.us(workers), Spent(bare, 0.0)

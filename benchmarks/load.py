@@ -124,11 +124,14 @@ async def everywhere(sockets: list[Socket], chosen: argparse.Namespace) -> list[
 
 
 class Idle:
-    """Connections that do nothing but answer heartbeats, which aiohttp does while something is awaited of them."""
+    """Connections that do nothing but answer heartbeats, which aiohttp does while something is awaited of them.
+
+    What else they are sent meanwhile, as renewals, is read and forgotten.
+    """
 
     def __init__(self) -> None:
         self.sockets: list[Socket] = []
-        self._waiting: list[asyncio.Task[object]] = []
+        self._waiting: list[asyncio.Task[None]] = []
 
     def add(self, socket: Socket) -> None:
         """Hold one more."""
@@ -140,7 +143,7 @@ class Idle:
         """Leave them to the caller. Exits where one of them ended meanwhile."""
         for task in self._waiting:
             if task.done():
-                raise SystemExit(f"a connection ended by itself: {task.result()}")
+                raise SystemExit("a connection ended by itself")
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
         self._waiting.clear()
@@ -156,7 +159,12 @@ class Idle:
         await asyncio.gather(*(socket.close() for socket in self.sockets))
 
     def _wait(self, socket: Socket) -> None:
-        self._waiting.append(asyncio.ensure_future(socket.receive()))  # noqa: TID251 - they end with the process
+        self._waiting.append(asyncio.ensure_future(_read_on(socket)))  # noqa: TID251 - they end with the process
+
+
+async def _read_on(socket: Socket) -> None:
+    while (await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+        pass
 
 
 async def connected(http: aiohttp.ClientSession, chosen: argparse.Namespace) -> Idle:
