@@ -32,8 +32,8 @@ class Chart(NamedTuple):
 CHARTS: Final = (
     Chart(
         "server-cpu.svg",
-        "Server CPU, in bare aiohttp operations (lower is better)",
-        ("lease 32 x 8", "lease 1000 x 1", "fan-out"),
+        "CPU, in bare aiohttp echoes or sends (lower is better)",
+        ("lease 32 x 8", "fan-out", "client lease"),
     ),
     Chart(
         "latency.svg",
