@@ -87,6 +87,11 @@ class Commit:
     audit: AuditAppend | None = None
     announce: Sequence[tuple[str, Key]] = ()
 
+    @property
+    def written(self) -> list[Record]:
+        """Every record that is inserted, updated or amended, as it is to be."""
+        return [*self.inserts, *(each.after if isinstance(each, Amended) else each for each in self.updates)]
+
 
 class Committed(NamedTuple):
     """What was made durable.

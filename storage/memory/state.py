@@ -11,7 +11,7 @@ from storage.codec import Codec, Row
 from storage.errors import Conflict, OutOfBounds
 from storage.memory.shelf import Shelf
 from storage.news import News
-from storage.port import Amended, AuditAppend, Change, Commit, Committed
+from storage.port import AuditAppend, Change, Commit, Committed
 from storage.records.audit import AuditBlockRecord
 from storage.table import Key, Record
 
@@ -44,9 +44,9 @@ class State:
     def commit(self, commit: Commit) -> Committed:
         """Apply all of it. Conflict, OutOfBounds: nothing was changed."""
         check_commit(commit)
-        updates = [each.after if isinstance(each, Amended) else each for each in commit.updates]
-        puts = [*self._checked(commit.inserts), *self._checked(updates)]
-        self._check_once(commit, [*commit.inserts, *updates])
+        updates = commit.written[len(commit.inserts) :]
+        puts = self._checked(commit.written)
+        self._check_once(commit)
         for record in commit.inserts:
             self._expect(record, record.key, None)
         for record in updates:
@@ -79,8 +79,8 @@ class State:
             (shelf, shelf.check(shelf.codec.to_row(record))) for shelf, record in zip(shelves, records, strict=True)
         ]
 
-    def _check_once(self, commit: Commit, written: Sequence[Record]) -> None:
-        named = [(type(record), record.key) for record in written]
+    def _check_once(self, commit: Commit) -> None:
+        named = [(type(record), record.key) for record in commit.written]
         named += [(kind, key) for kind, key, _ in commit.deletes]
         if len(set(named)) != len(named):
             raise OutOfBounds("a commit names each record at most once; split it")

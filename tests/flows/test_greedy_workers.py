@@ -16,7 +16,7 @@ from storage.records import LeaseRecord
 
 
 def written(commit: Commit) -> int:
-    return sum(isinstance(row, LeaseRecord) for row in (*commit.inserts, *commit.updates))
+    return sum(isinstance(row, LeaseRecord) for row in commit.written)
 
 
 @pytest.fixture

@@ -284,7 +284,7 @@ async def test_a_lease_that_expired_is_not_brought_back(
         await prepare(house)
         async with welcomed(house) as worker:
             first = await worker.lease("github/ci", ttl_s=20)
-            house.storage.refuse = lambda commit: any(isinstance(row, LeaseRecord) for row in commit.updates)
+            house.storage.refuse = lambda commit: any(isinstance(row, LeaseRecord) for row in commit.written)
             await house.elapse(21)
             house.storage.refuse = lambda commit: False
             second = await worker.lease("github/ci")

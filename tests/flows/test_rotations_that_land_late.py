@@ -15,7 +15,7 @@ LATE_S = 2.3
 
 
 def writes_leases(commit: Commit) -> bool:
-    return any(isinstance(row, LeaseRecord) for row in (*commit.inserts, *commit.updates))
+    return any(isinstance(row, LeaseRecord) for row in commit.written)
 
 
 async def test_a_rotation_that_was_written_but_not_confirmed_is_pushed_when_storage_recovers(

@@ -19,7 +19,7 @@ from storage.sqlite import open_sqlite
 
 
 def writes_leases(commit: Commit) -> bool:
-    return any(isinstance(row, LeaseRecord) for row in (*commit.inserts, *commit.updates))
+    return any(isinstance(row, LeaseRecord) for row in commit.written)
 
 
 async def test_a_commit_that_is_refused_sends_nothing(house: Any, welcomed: Any) -> None:
