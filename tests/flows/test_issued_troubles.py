@@ -426,3 +426,27 @@ async def test_storage_that_cannot_serve_is_not_blamed_on_upstream(house: Any, u
         assert not await upstream.logins()
         assert not house.broker.issuing.counts.failed
         assert await upstream.works((await worker.lease(NAME))["value"])
+
+
+async def test_a_keyring_that_is_rotated_while_a_value_is_made_loses_no_key(
+    house: Any, far: Any, welcomed: Any
+) -> None:
+    """The row names the data key that the value is sealed under before it is granted, so nobody destroys that one."""
+    await house.grant("worker:ci-1", "db/*", 60, 600)
+    await far.attach(house)
+    far.network.thawed.clear()
+    async with welcomed(house) as worker:
+        await worker.send(type="lease", id=5, token=NAME)
+
+        async def begun() -> bool:
+            return len(await rows(house)) == 1
+
+        await house.until(begun)
+        [before] = await rows(house)
+        await house.services.keys.rotate("default", actor=ROOT, from_data_key=before.data_key)
+        far.network.mend()
+        granted = await worker.answer(5)
+        assert granted["type"] == "granted", granted
+        [after] = await rows(house)
+        assert after.data_key not in {"", before.data_key}
+        assert (await worker.lease(NAME))["value"] == granted["value"]
