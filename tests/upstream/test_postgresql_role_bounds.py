@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +65,8 @@ async def test_a_superuser_is_never_changed(postgres: Any, rotator: Rotator) -> 
     before = password_of(postgres, one)
     turn = rotation(postgres, f"{one},{two}")
     made = await rotator.create(turn, None)
-    for call in (rotator.set(turn, made.value, None), rotator.abandon(turn, made.value)):
+    own = Secret(json.dumps({"user": one, "password": "x"}).encode())
+    for call in (rotator.set(turn, made.value, None), rotator.abandon(turn, own)):
         with pytest.raises(Refused, match="superuser"):
             await call
     assert password_of(postgres, one) == before
@@ -104,8 +104,9 @@ async def test_a_role_in_use_is_not_set(postgres: Any, rotator: Rotator) -> None
 async def test_a_value_that_names_nobody_is_not_guessed_at(postgres: Any, rotator: Rotator) -> None:
     """If it is not known which role is in use, neither is touched."""
     one, two = names()
-    with pytest.raises(BadSettings, match="value in use"):
-        await rotator.create(rotation(postgres, f"{one},{two}"), Secret(b"just-a-password"))
+    for value in (b"just-a-password", b'{"user": "x"}', f"postgresql://{one}@127.0.0.1/".encode(), b"\xff"):
+        with pytest.raises(BadSettings, match="value in use"):
+            await rotator.create(rotation(postgres, f"{one},{two}"), Secret(value))
 
 
 async def test_a_missing_role_is_made_only_where_it_is_said_how(postgres: Any, rotator: Rotator) -> None:
@@ -121,21 +122,36 @@ async def test_a_missing_role_is_made_only_where_it_is_said_how(postgres: Any, r
     assert postgres.sql("postgres", f"SELECT pg_has_role('{one}', '{one}_group', 'member')") == "t"
 
 
-async def test_what_is_still_logged_in_can_be_ended(postgres: Any, rotator: Rotator) -> None:
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_is_still_logged_in_can_be_ended(postgres: Any, rotator: Rotator, ends: bool) -> None:
     """With `end_sessions` a session of the former role is over after `finish`, and without it goes on."""
     one, two = names()
-    turn = rotation(postgres, f"{one},{two}", member_of="pg_monitor")
+    turn = rotation(postgres, f"{one},{two}", member_of="pg_monitor", end_sessions=str(ends).lower())
     made = await rotator.create(turn, None)
     await rotator.set(turn, made.value, None)
     login = json.loads(made.value.reveal())
     session = await asyncpg.connect(database=login.pop("dbname"), ssl=False, **login)
     after = await rotator.create(turn, made.value)
     await rotator.finish(turn, after.value, made.value)
-    assert await session.fetchval("SELECT 1") == 1
-    await rotator.finish(replace(turn, settings={**turn.settings, "end_sessions": "true"}), after.value, made.value)
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-        await session.fetchval("SELECT 1")
+    if ends:
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await session.fetchval("SELECT 1")
+    else:
+        assert await session.fetchval("SELECT 1") == 1
     session.terminate()
+
+
+async def test_a_password_that_was_given_by_hand_since_stays(postgres: Any, rotator: Rotator) -> None:
+    """Giving up a value, or ending one, takes no password away that is another by now."""
+    one, two = names()
+    turn = rotation(postgres, f"{one},{two}", member_of="pg_monitor")
+    made = await rotator.create(turn, None)
+    await rotator.set(turn, made.value, None)
+    postgres.sql("postgres", f"ALTER ROLE {one} PASSWORD 'by-hand'")
+    by_hand = password_of(postgres, one)
+    await rotator.abandon(turn, made.value)
+    await rotator.finish(turn, Secret(f"postgresql://{two}:x@127.0.0.1/".encode()), made.value)
+    assert password_of(postgres, one) == by_hand
 
 
 async def test_no_password_is_in_the_servers_log(talkative: Any, rotator: Rotator) -> None:

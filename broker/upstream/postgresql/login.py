@@ -49,15 +49,19 @@ def write_login(login: Login, where: ServerTerms, form: Format) -> Secret:
 
 
 def read_login(value: Secret) -> Login | None:
-    """Who logs in with a value, whichever of the two forms it has; None: it names nobody."""
+    """Who logs in with a value, whichever of the two forms it has; None: it names nobody, or no password."""
     content = value.reveal()
     try:
         if content.lstrip().startswith(b"{"):
             named = msgspec.json.decode(content, type=_Named)
-            return Login(user=named.user, password=named.password)
+            return _whole(named.user, named.password)
         parts = urlsplit(content.decode().strip())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return None
-    if parts.scheme not in ("postgresql", "postgres") or not parts.username:
+    if parts.scheme not in ("postgresql", "postgres"):
         return None
-    return Login(user=unquote(parts.username), password=unquote(parts.password or ""))
+    return _whole(unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def _whole(user: str, password: str) -> Login | None:
+    return Login(user=user, password=password) if user and password else None

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from broker.secret import Secret
-from broker.upstream.errors import BadSettings, Failed, Refused
+from broker.upstream.errors import BadSettings, Failed, Refused, UpstreamError
 from broker.upstream.port import Made, Rotation, Rotator, Site
 from broker.upstream.postgresql.login import CONTENT_TYPES, Format, Login, read_login, write_login
 from broker.upstream.postgresql.scram import new_password, scram_verifier
@@ -107,25 +107,37 @@ class PostgresqlRole:
         after = read_login(new)
         # One role cannot have two passwords: setting the new one has ended the former.
         if before is not None and (after is None or after.user != before.user):
-            await self._end(rotation, before.user)
+            await self._end(rotation, before)
 
     async def abandon(self, rotation: Rotation, new: Secret | None) -> None:
         """As the port says. What was never set has no password to take away, and taking it away harms nobody."""
         login = None if new is None else read_login(new)
         if login is not None:
-            await self._end(rotation, login.user)
+            await self._end(rotation, login)
 
-    async def _end(self, rotation: Rotation, role: str) -> None:
+    async def _end(self, rotation: Rotation, login: Login) -> None:
+        """Take a role's password away, if it is this one: somebody may have given the role another by hand since."""
         terms = read_terms(RoleTerms, rotation.settings)
-        if role not in terms.pair:
+        if login.user not in terms.pair or not await _may_be_taken(terms, login):
             return
         async with _administering(terms, rotation) as connection, connection.transaction():
-            if await _exists(connection, role):
-                await connection.execute(f"ALTER ROLE {quoted(role)} PASSWORD NULL")
+            if await _exists(connection, login.user):
+                await connection.execute(f"ALTER ROLE {quoted(login.user)} PASSWORD NULL")
                 if terms.end_sessions:
                     await connection.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", login.user
                     )
+
+
+async def _may_be_taken(terms: RoleTerms, login: Login) -> bool:
+    """Whether the server takes a login, or cannot be asked in this way: then it counts as taken."""
+    try:
+        async with connected(terms, user=login.user, password=login.password, refused=Refused):
+            return True
+    except Refused:
+        return False
+    except UpstreamError:
+        return True
 
 
 @asynccontextmanager
