@@ -20,7 +20,7 @@ from broker.leases.context import Context
 from broker.leases.fetching import Fetching
 from broker.leases.granting import Grant
 from broker.leases.issued import Endings
-from broker.leases.line import Lines
+from broker.leases.lines import Lines
 from broker.leases.operation import InLine, Missing, Operation
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting

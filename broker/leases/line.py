@@ -3,13 +3,15 @@
 One task for each pool that somebody asks for here; what comes while it reads is served by the next reading. A place is
 taken by the grant's own commit, which writes the seat, so that of two replicas that choose the same one gets it and the
 other is back in line. Of those that wait, all replicas read the same tickets, so only the foremost take what is free.
+
+All of one round stands here together, for it is right only as a whole; which pools have a line is `lines`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -229,13 +231,15 @@ class Line:
             if after is None:
                 break
         by_lease = context.holdings.by_lease
-        leases = await context.read_leases([row.lease for row in rows.values() if row.lease not in by_lease])
+        # Of a connection that ends meanwhile, the lease lives on; so what is held now counts as live, whatever follows.
+        here = {row.lease for row in rows.values() if row.lease in by_lease}
+        leases = await context.read_leases([row.lease for row in rows.values() if row.lease not in here])
         now = self._clock.now()
         live = {*flying, *self._flying()}
         over: dict[SeatName, LeaseRecord] = {}
         for name, row in rows.items():
             lease = leases.get(row.lease)
-            if row.lease in by_lease:
+            if row.lease in here or row.lease in by_lease:
                 live.add(name)
             elif lease is not None and lease.state == "live":
                 if self._ran_out(lease, now):
@@ -347,41 +351,3 @@ class Line:
                     await self._context.storage.commit(Commit(inserts=[row]))
         for (_, turn), row in zip(fresh, rows, strict=True):
             turn.ticket = row
-
-
-class Lines:
-    """The lines of this replica, each with a task in the desk's group."""
-
-    def __init__(self, *, context: Context, clock: Clock, again: Again) -> None:
-        self._context = context
-        self._clock = clock
-        self._again = again
-        self._tasks: asyncio.TaskGroup | None = None
-        self._lines: dict[str, Line] = {}
-
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Run in this group from now on."""
-        self._tasks = tasks
-
-    def join(self, grant: Grant) -> None:
-        """Have this request decided again when it has a place; or fail with why it gets none."""
-        line = self._lines.get(grant.token)
-        if line is None:
-            assert self._tasks is not None, "run() starts the lines"
-            line = self._lines[grant.token] = Line(
-                token=grant.token, context=self._context, clock=self._clock, again=self._again
-            )
-            line.join(grant)
-            self._tasks.create_task(self._run(line, grant.token))
-        else:
-            line.join(grant)
-
-    async def _run(self, line: Line, token: str) -> None:
-        try:
-            await line.run()
-        finally:
-            del self._lines[token]
-
-    def waiting(self) -> Mapping[str, int]:
-        """How many requests wait here, by pool."""
-        return {token: len(line) for token, line in self._lines.items()}
