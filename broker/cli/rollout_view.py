@@ -38,7 +38,7 @@ class View(Protocol):
 
 async def follow(client: AdminClient, path: str, rollout: str) -> Rollout:
     """Look at this rollout until it has ended; how it is then. Overtaken: the token has another one."""
-    with _view() as view:
+    with view_on(Console(stderr=True)) as view:
         while True:
             found = await client.get(path, Rollout)
             if found.rollout != rollout:
@@ -127,9 +127,8 @@ def _doing(rollout: Rollout) -> str:
 
 
 @contextmanager
-def _view() -> Iterator[View]:
-    """A bar on standard error if that is a terminal, else lines there."""
-    console = Console(stderr=True)
+def view_on(console: Console) -> Iterator[View]:
+    """A bar if that is a terminal, else lines on standard error."""
     if not console.is_terminal:
         yield _Lines()
         return

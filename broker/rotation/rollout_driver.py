@@ -39,7 +39,7 @@ _IDLE_S: Final = 1.0
 """Without the claim: how often it is looked whether its holder has died."""
 _LOAD: Final = 10
 """Looking takes one part in so many of the time."""
-_WALK_S: Final = 1.0
+_WALK_S: Final = 5.0
 """So long at least between two walks over the leases on record."""
 
 

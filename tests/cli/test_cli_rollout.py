@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from broker.api.views.rollouts import Rollout
+from broker.cli.rollout_view import view_on
 from tokenbroker_client import ChangeRejected, WorkerKey, connect
 
 AT_ONCE = ("--bake", "0s")
@@ -74,6 +79,48 @@ def test_a_token_called_like_a_command_is_rolled_out_by_start(house: Any) -> Non
     two_versions(house.shell, "status")
     ended = house.shell.json("token", "rollout", "start", "status", "--version", "2", *AT_ONCE)
     assert (ended["token"], ended["state"]) == ("status", "done")
+
+
+def test_on_a_terminal_a_bar_says_how_many_confirmed() -> None:
+    """Of how many, how many did not, and which step that is."""
+    shown = io.StringIO()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    rollout = Rollout(
+        token="a",
+        rollout="r",
+        version=2,
+        before=1,
+        state="running",
+        step=0,
+        shares=[500, 10_000],
+        share=500,
+        reason="",
+        started_by="admin:root",
+        started_at=now,
+        ended_at=None,
+        wait_s=1.0,
+        bake_s=0.0,
+        abort_above=100,
+        retire="never",
+        deadline_s=1.0,
+        step_at=now,
+        answered_at=None,
+        holders=9,
+        confirmed=5,
+        waiting=1,
+        failed_count=1,
+        silent_count=1,
+        lost_count=1,
+        failed=[],
+        silent=[],
+        lost=[],
+        unanswered=[],
+        untold=[],
+    )
+    with view_on(Console(file=shown, force_terminal=True, width=120)) as view:
+        view.show(rollout)
+    assert "a version 2: step 1/2, 5% of the workers" in shown.getvalue()
+    assert "5 of 9 confirmed, 3 did not" in shown.getvalue()
 
 
 @pytest.mark.parametrize("share", ["5", "101%", "-1%", "1.234%", "half", "%"])
