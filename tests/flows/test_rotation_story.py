@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from broker.admin.errors import InUse
+from broker.admin.errors import CredentialRefused, InUse
 from broker.audit.entries import RotationChanged
 from broker.clock import FakeClock
+from broker.errors import BadRequest, NotFound
 from broker.rotation import rotators
 from broker.rotation.errors import NoStaging, NothingToAbandon, RotationOnItsWay
 from broker.rotation.terms import NewPolicy
@@ -404,6 +405,20 @@ async def test_a_policy_that_its_rotator_refuses_is_not_stored(house: Any, puppe
     """The rotator's own words reach who typed it, and nothing is on record."""
     with pytest.raises(BadSettings, match="no such setting"):
         await rotate(house, settings={"wrong": "x"})
+    assert await state(house) is None
+
+
+@pytest.mark.parametrize(
+    ("credentials", "refused"),
+    [({"admin": TOKEN}, CredentialRefused), ({"admin": "no/such"}, NotFound), ({"a": "x/y", "b": "x/y"}, BadRequest)],
+)
+async def test_a_credential_is_another_token(
+    *, house: Any, puppet: Puppet, credentials: dict[str, str], refused: type[Exception]
+) -> None:
+    """The token itself, one that is not there, and one twice are refused."""
+    await house.put("x/y")
+    with pytest.raises(refused):
+        await rotate(house, run=False, credentials=credentials)
     assert await state(house) is None
 
 

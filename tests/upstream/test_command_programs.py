@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from broker.clock import SystemClock
 from broker.secret import Secret
@@ -165,6 +166,19 @@ async def test_a_large_value_reaches_a_program_that_does_not_read(write: Write) 
     """Whoever ignores what it is given is not waited for."""
     program = write("exit 0")
     await rotator(program).set(rotation(program), Secret(b"x" * 65_536), None)
+
+
+def test_hasty_programs_under_the_loop_that_serves(write: Write) -> None:
+    """Under uvloop too, a program that ends before it is fed has said what it said: its answer, and its exit code."""
+    program = write("""echo '{"value":"made"}'; [ "$1" = create ] || exit 77""")
+
+    async def ask() -> None:
+        for _ in range(40):
+            assert (await rotator(program).create(rotation(program), None)).value.reveal() == b"made"
+            with pytest.raises(Refused):
+                await rotator(program).set(rotation(program), Secret(b"new"), None)
+
+    uvloop.run(ask())
 
 
 async def test_a_cancelled_call_leaves_no_process(write: Write, tmp_path: Path) -> None:

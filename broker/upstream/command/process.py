@@ -52,6 +52,8 @@ async def run_program(program: str, argument: str, *, document: bytes, environme
         code = await process.wait()
     finally:
         _kill_group(process.pid)
+        # asyncio has a process end only when its pipes have, which nobody reads any more, and others may hold open.
+        process._transport.close()  # type: ignore[attr-defined]  # there is no public way to close them
         await process.wait()
     return Ended(code=code, stdout=stdout.result(), stderr_bytes=stderr.result())
 
@@ -59,7 +61,8 @@ async def run_program(program: str, argument: str, *, document: bytes, environme
 async def _feed(process: Process, document: bytes) -> None:
     """Write all of it; a program that does not read it has closed its end, and shows why by its exit code."""
     assert process.stdin is not None
-    with suppress(BrokenPipeError, ConnectionResetError):
+    # RuntimeError is uvloop's word for a pipe whose other end was closed before the first write.
+    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         process.stdin.write(document)
         await process.stdin.drain()
         process.stdin.close()
@@ -69,13 +72,15 @@ async def _feed(process: Process, document: bytes) -> None:
 async def _taken(process: Process) -> bytes | None:
     """Standard output; None if it is over its bound, and the program has been killed for it."""
     assert process.stdout is not None
-    taken = bytearray()
+    taken: bytearray | None = bytearray()
     while chunk := await process.stdout.read(_CHUNK):
-        taken += chunk
-        if len(taken) > STDOUT_MAX:
+        if taken is not None and len(taken) + len(chunk) <= STDOUT_MAX:
+            taken += chunk
+        else:
+            # Read on to its end, which is near: a pipe that is full of what nobody reads does not end.
+            taken = None
             _kill_group(process.pid)
-            return None
-    return bytes(taken)
+    return None if taken is None else bytes(taken)
 
 
 async def _counted(process: Process) -> int:
