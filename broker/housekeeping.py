@@ -138,7 +138,7 @@ class Housekeeping:
             after = page.next
 
     async def _leave_lines(self, instance: str, *, at: datetime, expects: Sequence[Expect] = ()) -> None:
-        """Take the turns of a replica that died at that instant out of all lines, as `_close` does with its sessions."""
+        """Take the turns of a replica that died at that instant out of all lines, as `_close` its sessions."""
         after: Key | None = None
         while True:
             page = await self._storage.select(TicketRecord, where={"instance": instance}, after=after, limit=_PAGE)

@@ -86,7 +86,7 @@ METRICS: dict[str, str] = {
     "tokenbroker_leases_failed": "Operations refused or failed, by error code.",
     "tokenbroker_pools_leases": "Leases of each pool that workers of this replica hold.",
     "tokenbroker_pools_waiting": "Requests that wait on this replica for a place at the pool.",
-    "tokenbroker_pools_members": "Members of each pool that are `well`, `resting` or `quarantined`, as this replica knows.",
+    "tokenbroker_pools_members": "Members of each pool that are `well`, `resting` or `quarantined`, as known here.",
     "tokenbroker_leases_reports": "What workers reported of values that they use: `rejected`, `rate_limited` or `ok`.",
     "tokenbroker_issued_made": "Values made upstream for leases.",
     "tokenbroker_issued_refused": "Values not made because as many exist as may.",
