@@ -179,9 +179,13 @@ async def test_the_doctor_says_so_before_a_start_does(installation: Any, worker:
         record = await storage.get(RootRecord, ("root",))
         root = await open_root(record=record, kms=[kms], expected_cluster_id=installation.cluster_id)
         settings = Settings.model_validate({"kms": {"keys": [key]}})
-        before = [finding async for finding in _authority(storage, root, settings, [kms], installation.clock)]
+        before = [
+            finding async for finding in _authority(storage, root, settings, [kms], installation.clock, served=False)
+        ]
         assert [finding.state for finding in before] == ["ok"] * len(before)
         installation.put_back("worker", kept)
-        [finding] = [finding async for finding in _authority(storage, root, settings, [kms], installation.clock)]
+        [finding] = [
+            finding async for finding in _authority(storage, root, settings, [kms], installation.clock, served=False)
+        ]
     assert finding.state == "failed"
     assert finding.said.startswith("table worker was put back: it is at revision 1, and entry ")

@@ -130,6 +130,16 @@ async def test_the_third_malformed_frame_ends_the_session(house: Any, welcomed: 
         assert await worker.close_code() == 4400
 
 
+async def test_every_known_type_counts_when_it_is_malformed(house: Any, welcomed: Any) -> None:
+    """A report is no unknown type: the third that cannot be read closes like any other frame."""
+    for kind in ("ack", "report"):
+        async with welcomed(house) as worker:
+            for _ in range(3):
+                await worker.text(f'{{"type":"{kind}","lease":7}}')
+                assert (await worker.receive())["code"] == "bad_request"
+            assert await worker.close_code() == 4400, kind
+
+
 async def test_nothing_is_taken_after_the_frame_that_ended_the_session(house: Any, welcomed: Any) -> None:
     """What was sent behind the third malformed frame is neither carried out nor answered."""
     async with welcomed(house) as worker:

@@ -152,5 +152,5 @@ def test_parameters_number_on() -> None:
     numbers = count(1)
     table = Statements(Codec(records.RootRecord))
     assert "$1::bigint[]" in table.insert(numbers)
-    assert "$5::bigint[]" in table.update(numbers)
+    assert "$5::bigint[]" in table.update(table.codec, numbers)
     assert "$9::text[], $10::bigint[]" in table.delete(numbers)

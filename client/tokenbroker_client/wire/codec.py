@@ -6,7 +6,7 @@ add what the protocol asks for besides: an error that can name its request, and 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -26,22 +26,8 @@ ENCODER: Final = msgspec.json.Encoder()
 CLIENT_FRAMES: Final[msgspec.json.Decoder[ClientFrame]] = msgspec.json.Decoder(ClientFrame)
 SERVER_FRAMES: Final[msgspec.json.Decoder[ServerFrame]] = msgspec.json.Decoder(ServerFrame)
 
-_CLIENT_TYPES: Final = frozenset({"hello", "prove", "lease", "renew", "release", "resume", "ack"})
-_SERVER_TYPES: Final = frozenset(
-    {
-        "challenge",
-        "welcome",
-        "granted",
-        "renewed",
-        "released",
-        "resumed",
-        "rotated",
-        "revoked",
-        "goaway",
-        "error",
-    }
-)
-
+_CLIENT_TYPES: Final = frozenset(kind.__struct_config__.tag for kind in get_args(ClientFrame))
+_SERVER_TYPES: Final = frozenset(kind.__struct_config__.tag for kind in get_args(ServerFrame))
 
 _PATTERN_WORDS: Final = {
     TOKEN_NAME_PATTERN: "a token name (1 to 8 segments of [a-z0-9][a-z0-9._-]{0,62}, joined by `/`)",
