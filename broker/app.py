@@ -39,13 +39,13 @@ from broker.leases.desk import Desk
 from broker.leases.duties import Duties
 from broker.leases.heads import Heads
 from broker.leases.held import Holdings
-from broker.leases.issued import Endings
-from broker.leases.issuing import Issuing
-from broker.leases.makers import Makers
-from broker.leases.pools import Pools
+from broker.leases.issued.makers import Makers
+from broker.leases.issued.making import Issuing
+from broker.leases.issued.rows import Endings
+from broker.leases.issued.unmaking import UNMAKING, Unmaking
+from broker.leases.pools.book import Pools
 from broker.leases.revoking import Revoking
 from broker.leases.settings import LeaseSettings
-from broker.leases.unmaking import UNMAKING, Unmaking
 from broker.leases.view import LeaseView
 from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook

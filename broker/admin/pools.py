@@ -1,7 +1,7 @@
 """Make and change pools: tokens whose leases have the value of one of several members.
 
 A token that is its own only member is one of which only so many leases may live at a time. Who gets which member is
-`broker.leases.line`'s to say, showing a pool `pool_book`'s.
+`broker.leases.pools.line`'s to say, showing a pool `pool_book`'s.
 """
 
 from __future__ import annotations

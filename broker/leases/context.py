@@ -12,7 +12,7 @@ from broker.errors import Denied
 from broker.leases.answers import push_revoked
 from broker.leases.heads import Heads
 from broker.leases.held import Held, Holder, Holdings, Place, place_of
-from broker.leases.pools import Pools
+from broker.leases.pools.book import Pools
 from broker.leases.settings import LeaseSettings
 from broker.leases.wheel import Wheel
 from broker.uses import Uses
@@ -23,7 +23,7 @@ from tokenbroker_client.wire import ReportEvent
 
 if TYPE_CHECKING:
     from broker.authority.book import Book
-    from broker.leases.issuing import Issuing
+    from broker.leases.issued.making import Issuing
 
 NOT_COVERED = "no live grant covers this token for this worker; ask an operator for a grant"
 

@@ -19,9 +19,9 @@ from broker.leases.bugs import bug
 from broker.leases.context import Context
 from broker.leases.fetching import Fetching
 from broker.leases.granting import Grant
-from broker.leases.issued import Endings
-from broker.leases.lines import Lines
+from broker.leases.issued.rows import Endings
 from broker.leases.operation import InLine, Missing, Operation
+from broker.leases.pools.lines import Lines
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting
 from storage.port import Amended, Committed, Delete, Expect

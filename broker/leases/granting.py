@@ -12,15 +12,15 @@ from broker.errors import BrokerError, Gone, NotFound, RateLimited, Unavailable
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
-from broker.leases.following import followed
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
-from broker.leases.issued import ISSUED, as_version, live
-from broker.leases.issuing import Ask, Issuing
+from broker.leases.issued.making import Ask, Issuing
+from broker.leases.issued.rows import ISSUED, as_version, live
 from broker.leases.operation import InLine, Missing, Operation
-from broker.leases.places import NO_SEAT
+from broker.leases.pools.following import followed
+from broker.leases.pools.places import NO_SEAT
+from broker.leases.pools.turn import Turn
 from broker.leases.terms import Terms, capped, ceiling, extended, next_terms
-from broker.leases.turn import Turn
 from broker.leases.versions import given
 from storage.port import Amended, Delete, Expect
 from storage.records import (

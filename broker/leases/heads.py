@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from broker.errors import Tampered
-from broker.leases.issued import ISSUED
+from broker.leases.issued.rows import ISSUED
 from broker.leases.shares import bucket
 from storage.port import PAGE_MAX, Storage
 from storage.records import TokenRecord, VersionRecord
@@ -21,7 +21,7 @@ from storage.table import Key, Record
 class Head(NamedTuple):
     """A token, its current version, its previous one, and the one being rolled out; None while there is none.
 
-    Where each lease has a value of its own, `issued.ISSUED` stands for the current version.
+    Where each lease has a value of its own, `issued.rows.ISSUED` stands for the current version.
     """
 
     token: TokenRecord

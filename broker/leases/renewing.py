@@ -13,9 +13,9 @@ from broker.errors import BrokerError, NotFound
 from broker.leases.answers import error_frame, push_revoked
 from broker.leases.batch import Batch
 from broker.leases.context import Context, NotAllowed
-from broker.leases.following import followed, tokens_of, why_ended
 from broker.leases.held import Held, Holder, place_of
 from broker.leases.operation import Missing, Operation
+from broker.leases.pools.following import followed, tokens_of, why_ended
 from broker.leases.terms import WORTH_RENEWING_S, ended, extended, next_terms
 from storage.records import LeaseRecord
 from tokenbroker_client.wire import ENCODER, GoneCode, GoneLease, LiveLease, Renewed

@@ -17,7 +17,7 @@ from broker.errors import BrokerError
 from broker.leases.batch import Batch
 from broker.leases.held import Held, Holder
 from broker.leases.operation import Operation
-from broker.leases.witnessing import add, alarm, witnessed
+from broker.leases.pools.witnessing import add, alarm, witnessed
 from storage.port import Amended
 from storage.records import LeaseRecord, MemberRecord
 from storage.records.leases import LeaseReport

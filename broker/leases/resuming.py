@@ -16,11 +16,11 @@ from broker.errors import BrokerError, Gone, NotFound, RateLimited
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
 from broker.leases.context import NotAllowed
-from broker.leases.following import followed, tokens_of, why_ended
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place, place_of
-from broker.leases.issued import ISSUED
+from broker.leases.issued.rows import ISSUED
 from broker.leases.operation import Missing, Operation
+from broker.leases.pools.following import followed, tokens_of, why_ended
 from broker.leases.rotating import rotated_frame
 from broker.leases.terms import ended, extended, next_terms
 from broker.leases.versions import given

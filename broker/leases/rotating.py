@@ -15,10 +15,10 @@ from broker.errors import BrokerError, Unavailable
 from broker.leases.answers import push_revoked
 from broker.leases.batch import Batch, Opened
 from broker.leases.context import NotAllowed
-from broker.leases.following import followed, why_ended
 from broker.leases.heads import Head
 from broker.leases.held import Held, place_of
 from broker.leases.operation import Operation
+from broker.leases.pools.following import followed, why_ended
 from broker.leases.terms import cut, ended
 from broker.leases.versions import given
 from storage.port import Amended

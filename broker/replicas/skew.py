@@ -22,17 +22,22 @@ REFUSE_S: Final = 5.0
 
 
 class Skew:
-    """The newest measurement: `seconds` is how far this clock is ahead of the database's; 0 until there is one."""
+    """The newest measurement: `seconds` is how far this clock is ahead of the database's; 0 until there is one.
+
+    Of a database that nobody else serves there never is one: its instants are this clock's own, also after it was set.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._start = self._started()
+        self._start: float | None = None
         self.seconds = 0.0
         self._told = 0.0
 
     @property
     def trouble(self) -> str:
         """Why new grants must be refused, or ""."""
+        if self._start is None:
+            return ""
         jumped_s = self._started() - self._start
         # Less than that is what clocks do while they are set with care; the next measurement knows it better.
         ahead_s = self.seconds + (jumped_s if abs(jumped_s) >= WARN_S else 0.0)

@@ -9,7 +9,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.leases.places import NO_SEAT, Seats, any_spots, free_spots
+from broker.leases.pools.places import NO_SEAT, Seats, any_spots, free_spots
 from storage.records import PoolRecord
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -41,6 +41,14 @@ def test_a_large_skew_is_trouble(ahead_s: float, where: str) -> None:
     assert f"{abs(ahead_s):.1f} s {where} the database's" in measured(Skew(SystemClock()), ahead_s).trouble
 
 
+def test_who_shares_a_database_with_nobody_has_no_clock_to_agree_with() -> None:
+    """Set by an hour, or waking up after one, such a broker goes on granting: nothing is ever measured."""
+    clock = Wrong(0.0)
+    skew = Skew(clock)
+    clock.ahead_s = 3600.0
+    assert skew.trouble == ""
+
+
 def test_a_slow_answer_is_no_skew() -> None:
     """The database may have read its clock at any time while the question was on its way."""
     assert measured(Skew(SystemClock()), 10.0, took_s=10.0).seconds == 0.0

@@ -2,7 +2,7 @@
 
 One replica does it for all. Each step is on record before upstream is asked, so a kill -9 at any line leads to another
 attempt, and asking upstream twice does no more than once. What is due is found by its time alone: rows whose lease has
-ended (`issued.Endings`), rows that no lease ever got, and, whatever else may have been forgotten, each row whose lease
+ended (`rows.Endings`), rows that no lease ever got, and, whatever else may have been forgotten, each row whose lease
 is over at the latest by now.
 """
 
@@ -21,8 +21,8 @@ from broker.audit.entries import IssuedEnded, IssuedFailed
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import BrokerError, Conflict, Tampered, Unavailable
-from broker.leases.issued import as_version, to_end
-from broker.leases.makers import Makers
+from broker.leases.issued.makers import Makers
+from broker.leases.issued.rows import as_version, to_end
 from broker.replicas.claim import Claim
 from broker.secret import Secret
 from broker.upstream.errors import EndsByItself, UpstreamError

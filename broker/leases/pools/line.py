@@ -22,8 +22,8 @@ from broker.errors import BrokerError, Gone, RateLimited, Tampered, Unavailable
 from broker.ids import time_ordered_id
 from broker.leases.bugs import told
 from broker.leases.context import Context
-from broker.leases.places import SeatName, Seats, Spot, any_spots, free_spots
-from broker.leases.turn import Turn, TurnState
+from broker.leases.pools.places import SeatName, Seats, Spot, any_spots, free_spots
+from broker.leases.pools.turn import Turn, TurnState
 from broker.policy.health import Health, health
 from broker.replicas.skew import REFUSE_S
 from storage.errors import Conflict, Refused

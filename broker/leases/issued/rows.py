@@ -1,6 +1,6 @@
 """Values that were made for one lease each: how the row of one reads as a version, and ends with its lease.
 
-Making them is `issuing`'s, ending them upstream `unmaking`'s.
+Making them is `making`'s, ending them upstream `unmaking`'s.
 """
 
 from __future__ import annotations

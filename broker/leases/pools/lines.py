@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.clock import Clock
 from broker.leases.context import Context
-from broker.leases.line import Again, Line
+from broker.leases.pools.line import Again, Line
 
 if TYPE_CHECKING:
     from broker.leases.granting import Grant

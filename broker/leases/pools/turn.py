@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from broker.leases.places import Spot
+from broker.leases.pools.places import Spot
 from storage.records import TicketRecord
 
 

@@ -23,8 +23,8 @@ from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import BadRequest, BrokerError, Conflict, RateLimited, Unavailable
 from broker.ids import time_ordered_id
-from broker.leases.issued import VERSION, sealed_name, to_end
-from broker.leases.makers import Maker, Makers
+from broker.leases.issued.makers import Maker, Makers
+from broker.leases.issued.rows import VERSION, sealed_name, to_end
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
 from broker.upstream.port import NOTE_CHARS_MAX, NOTES_MAX, Issued
 from storage.port import Delete, Expect
