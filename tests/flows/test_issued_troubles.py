@@ -17,8 +17,8 @@ import pytest
 from broker.admin.errors import InUse, WrongKind
 from broker.admin.issuers import NewIssuer
 from broker.audit.entries import IssuedEnded, IssuedFailed
-from broker.leases import issuing as issuing_module
-from broker.leases import unmaking as unmaking_module
+from broker.leases.issued import making as issuing_module
+from broker.leases.issued import unmaking as unmaking_module
 from storage.port import Commit
 from storage.records import IssuedRecord, LeaseRecord
 
