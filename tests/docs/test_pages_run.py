@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,19 +41,17 @@ BLOCK = re.compile(r"^```(\w+ [^\n]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Pages:
-    """Runs pages in one folder. Everything started here ends with `close`."""
+    """Runs pages in one folder. port: where the broker is, or will be. Everything started here ends with `close`."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = str(probe.getsockname()[1])
+    def __init__(self, folder: Path, port: str) -> None:
+        self.port = port
         self._folder = folder
         self._background: list[subprocess.Popen[bytes]] = []
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(folder),
-            "TOKENBROKER_SERVER__LISTEN": f"127.0.0.1:{self._port}",
-            "TOKENBROKER_URL": f"http://127.0.0.1:{self._port}",
+            "TOKENBROKER_SERVER__LISTEN": f"127.0.0.1:{self.port}",
+            "TOKENBROKER_URL": f"http://127.0.0.1:{self.port}",
         }
 
     def run(self, page: Path, *, data: Path | None = None) -> int:
@@ -61,7 +60,7 @@ class Pages:
         folder.mkdir()
         if data is not None:
             (folder / "data").symlink_to(data)
-        blocks = BLOCK.findall(page.read_text(encoding="utf-8").replace(PORT, self._port))
+        blocks = BLOCK.findall(page.read_text(encoding="utf-8").replace(PORT, self.port))
         beside = folder / "nothing runs beside yet"
         with Shell(folder, self.environment) as shell:
             for number, (info, text) in enumerate(blocks):
@@ -185,42 +184,61 @@ def until(output: Path, enough: Callable[[str], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def pages(tmp_path: Path) -> Iterator[Pages]:
-    """Pages to run in a folder of their own."""
-    pages = Pages(tmp_path)
-    yield pages
-    pages.close()
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """A broker that serves what `init` made in the folder `data`."""
+
+    port: str
+    data: Path
 
 
-def test_the_quickstart_works_as_it_stands(pages: Pages) -> None:
-    """Whoever follows the README literally has a broker, a lease, a rotation, a revocation and a verified log."""
-    assert pages.run(ROOT / "README.md") >= 10
+def free_port() -> str:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
-@pytest.mark.timeout(400)  # a hundred commands, each in an interpreter of its own
-def test_every_howto_works_as_it_stands(pages: Pages, tmp_path: Path) -> None:
-    """Each page of docs/howto that shows commands is followed, three at a time, on one broker."""
-    with Shell(tmp_path, pages.environment) as shell:
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One for all pages that begin where the README ends: their names are their own."""
+    folder = tmp_path_factory.mktemp("broker")
+    pages = Pages(folder, free_port())
+    with Shell(folder, pages.environment) as shell:
         shell.run("tokenbroker init --data-dir ./data")
-    pages.environment["TOKENBROKER_DATA_DIR"] = "./data"
-    pages.start("tokenbroker serve --data-dir ./data", tmp_path, tmp_path / "serve")
-    with ThreadPoolExecutor(max_workers=3) as runners:
-        followed = [
-            runners.submit(pages.run, ROOT / "docs" / "howto" / f"{name}.md", data=tmp_path / "data") for name in HOWTOS
-        ]
-    assert [page.result() > 1 for page in followed] == [True] * len(HOWTOS)
+    with closing(pages):
+        pages.start("tokenbroker serve --data-dir ./data", folder, folder / "serve")
+        yield Broker(port=pages.port, data=folder / "data")
 
 
-def test_the_page_about_databases_works_as_it_stands(pages: Pages, tmp_path: Path, postgres_of_its_own: Any) -> None:
+@pytest.fixture
+def pages(broker: Broker, tmp_path: Path) -> Iterator[Pages]:
+    """Pages whose broker serves already."""
+    with closing(Pages(tmp_path, broker.port)) as pages:
+        pages.environment["TOKENBROKER_DATA_DIR"] = "./data"
+        yield pages
+
+
+def test_the_quickstart_works_as_it_stands(tmp_path: Path) -> None:
+    """Whoever follows the README literally has a broker, a lease, a rotation, a revocation and a verified log."""
+    with closing(Pages(tmp_path, free_port())) as pages:
+        assert pages.run(ROOT / "README.md") >= 10
+
+
+@pytest.mark.parametrize("page", HOWTOS)
+def test_a_howto_works_as_it_stands(page: str, pages: Pages, broker: Broker) -> None:
+    """Whoever follows a page literally sees what it shows."""
+    assert pages.run(ROOT / "docs" / "howto" / f"{page}.md", data=broker.data) > 1
+
+
+def test_the_page_about_databases_works_as_it_stands(
+    pages: Pages, broker: Broker, tmp_path: Path, postgres_of_its_own: Any
+) -> None:
     """Its logins are made on a real server, work, and are gone when their leases are."""
     server = postgres_of_its_own
     server.sql("postgres", "CREATE DATABASE app")
     page = tmp_path / "issue-database-users.md"
     written = (ROOT / "docs" / "howto" / page.name).read_text(encoding="utf-8")
     page.write_text(written.replace("5432", str(server.port)), encoding="utf-8")
-    with Shell(tmp_path, pages.environment) as shell:
-        shell.run("tokenbroker init --data-dir ./data")
-    pages.environment |= {"TOKENBROKER_DATA_DIR": "./data", "ADMIN": server.url("app")}
-    pages.start("tokenbroker serve --data-dir ./data", tmp_path, tmp_path / "serve")
-    assert pages.run(page, data=tmp_path / "data") > 8
+    pages.environment["ADMIN"] = server.url("app")
+    assert pages.run(page, data=broker.data) > 8
