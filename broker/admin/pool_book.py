@@ -85,7 +85,7 @@ class PoolBook:
             page = await self._leases.list_leases(
                 token=name, worker=None, at=None, include_ended=False, after=after, limit=PAGE_MAX
             )
-            found += page.records
+            found += [lease for lease in page.records if lease.token == name]
             after = page.next
             if after is None:
                 return found

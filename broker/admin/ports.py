@@ -16,11 +16,12 @@ REVOKE_WAIT_S_MAX = 60.0
 
 
 class LeaseRef(NamedTuple):
-    """A lease, as reports name it."""
+    """A lease, as reports name it. member: of a pool, the token whose value it is."""
 
     lease: str
     worker: str
     token: str
+    member: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +88,8 @@ class LeaseDesk(Protocol):
     ) -> Page[LeaseRecord]:
         """One page of leases in the order of granting: live ones, those live `at` an instant, or all on record.
 
-        token, worker: only theirs. A page may hold fewer than `limit` although more follow: `next` alone says so.
+        token: only those that have its value, also under the name of a pool. worker: only its. A page may hold fewer
+        than `limit` although more follow: `next` alone says so.
         BadRequest: `at` is to come, or is before what is on record.
         """
         ...
@@ -116,7 +118,7 @@ class LeaseDesk(Protocol):
     async def revoke(
         self, *, lease: str | None, token: str | None, worker: str | None, reason: str, actor: str, wait_s: float
     ) -> RevokeReport:
-        """End the leases that exactly one of lease, token, worker names, and tell their holders.
+        """End the leases that exactly one of lease, token, worker names, and tell their holders; a token's as listed.
 
         Returns when it is durable and, with wait_s above 0 (at most 60), when every connected holder said it wiped or
         the time is over. An id or name that no lease has gives an empty report.

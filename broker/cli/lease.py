@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from broker.api.views.leases import Event, Lease, MissingLease, Revocation, RevokeLeases
+from broker.api.views.leases import Event, Lease, LeaseName, MissingLease, Revocation, RevokeLeases
 from broker.cli.failures import FAILED
 from broker.cli.operating import Operator, group, operated
 from broker.cli.options import read_instant, read_span
@@ -35,7 +35,9 @@ FIELDS: Final = (
 """What `lease list --json` has for each lease."""
 _WAIT_MAX: Final = timedelta(seconds=60)
 
-Token = Annotated[str | None, typer.Option("--token", metavar="NAME", help="Only of this token.")]
+Token = Annotated[
+    str | None, typer.Option("--token", metavar="NAME", help="Only of this token, or with its value.")
+]
 Worker = Annotated[str | None, typer.Option("--worker", metavar="NAME", help="Only of this worker.")]
 
 
@@ -44,7 +46,7 @@ def _acknowledged(lease: Lease) -> str | int | None:
     return f"failed: {lease.ack_failed}" if lease.ack_failed else lease.acked_version or None
 
 
-def _leased(lease: Lease) -> str:
+def _leased(lease: Lease | Event | LeaseName) -> str:
     """The token, and of a pool the member whose value it is."""
     return f"{lease.token} ({lease.member})" if lease.member else lease.token
 
@@ -133,7 +135,7 @@ async def tell(
         Column("at", lambda event: event.at),
         Column("event", lambda event: event.event),
         Column("version", lambda event: event.version or "forgotten"),
-        Column("token", lambda event: event.token),
+        Column("token", _leased),
         Column("worker", lambda event: event.worker),
         Column("lease", lambda event: event.lease),
         Column("detail", lambda event: event.detail),
@@ -173,7 +175,7 @@ async def revoke(
     done = await operator.client.post("/v1/leases/revoke", Revocation, body, wait_s=wait_s)
     missing = {each.lease: each for each in done.missing}
     lines = [
-        f"{each.lease} {each.worker} {each.token}: {_proof(missing.get(each.lease), wait)}" for each in done.revoked
+        f"{each.lease} {each.worker} {_leased(each)}: {_proof(missing.get(each.lease), wait)}" for each in done.revoked
     ]
     operator.out.fact(done, *lines)
     if not done.revoked:

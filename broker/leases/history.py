@@ -28,6 +28,7 @@ EventKind = Literal[
 class Event(NamedTuple):
     """Something that happened to a lease. version: that it is about, 0 where the row has forgotten which that was.
 
+    member: of a pool, the token whose value the lease had.
     detail: what its worker said, or why the lease was ended.
     """
 
@@ -36,6 +37,7 @@ class Event(NamedTuple):
     lease: str
     worker: str
     token: str
+    member: str
     version: int
     detail: str = ""
 
@@ -87,7 +89,7 @@ def events_of(record: LeaseRecord, now: datetime) -> list[Event]:
 
 def _events(record: LeaseRecord, now: datetime) -> Iterator[Event]:
     def event(at: datetime, kind: EventKind, version: int, detail: str = "") -> Event:
-        return Event(at, kind, record.lease, record.worker, record.token, version, detail)
+        return Event(at, kind, record.lease, record.worker, record.token, record.member, version, detail)
 
     first, *later = versions = _versions(record)
     granted = first.since <= record.granted_at

@@ -5,7 +5,7 @@ What happened between two instants is `timeline`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from broker.clock import Clock
@@ -37,7 +37,6 @@ async def list_leases(
     *,
     token: str | None = None,
     worker: str | None = None,
-    member: str | None = None,
     at: datetime | None = None,
     include_ended: bool = False,
     after: Key | None = None,
@@ -45,12 +44,12 @@ async def list_leases(
 ) -> Page[LeaseRecord]:
     """One page, in the order of granting, of the leases live now, of those live at `at`, or of all on record.
 
-    member: those of pools that have this token's value.
+    token: leases of it, and those of pools that have its value.
     at: each lease is shown as it stood then (`history.as_of`). Ids are ordered by time, so a walk begins and ends where
     leases of that time stand: it reads what was granted in the `LONGEST` before, whether it lasted or not. A page may
     hold fewer than `limit` records, even none, and still not be the last: `next` alone says so.
     """
-    where = only(token, worker, member)
+    where = only(worker)
     keep: Callable[[LeaseRecord], bool] = _all
     behind: str | None = None
     if at is not None:
@@ -60,7 +59,7 @@ async def list_leases(
         where["state"] = "live"
         now = clock.now()
         after, keep = after or (first_id_at(now - LONGEST),), lambda record: live_at(record, now)
-    page = await storage.select(LeaseRecord, where=where, after=after, limit=limit)
+    page = await select_leases(storage, where, token=token, after=after, limit=limit)
     over = behind is not None and bool(page.records) and page.records[-1].lease >= behind
     records = [record for record in page.records if keep(record)]
     if at is not None:
@@ -68,10 +67,30 @@ async def list_leases(
     return Page(records=records, next=None if over else page.next)
 
 
-def only(token: str | None, worker: str | None, member: str | None = None) -> dict[str, str | int | None]:
-    """What a selection asks of rows: that they are of this token, worker and member, where one is named."""
-    named = {"token": token, "worker": worker, "member": member}
-    return {name: value for name, value in named.items() if value is not None}
+def only(worker: str | None) -> dict[str, str | int | None]:
+    """What a selection asks of rows: that they are of this worker, where one is named."""
+    return {} if worker is None else {"worker": worker}
+
+
+async def select_leases(
+    storage: Storage, where: Mapping[str, str | int | None], *, token: str | None, after: Key | None, limit: int
+) -> Page[LeaseRecord]:
+    """One page as `where` says, in the order of granting. token: only leases that have its value, under whatever name.
+
+    What was leased from a pool names the member on its row, so it is found also when that has left the pool since.
+    """
+    if token is None:
+        return await storage.select(LeaseRecord, where=where, after=after, limit=limit)
+    pages = [
+        await storage.select(LeaseRecord, where={**where, column: token}, after=after, limit=limit)
+        for column in ("token", "member")
+    ]
+    # Behind the last row of a page that is not the last, rows of the other one may have others between them.
+    ends = [page.records[-1].lease for page in pages if page.next is not None]
+    found = {row.lease: row for page in pages for row in page.records if not ends or row.lease <= min(ends)}
+    records = [found[lease] for lease in sorted(found)]
+    more = bool(ends) or len(records) > limit
+    return Page(records=records[:limit], next=(records[:limit][-1].lease,) if more else None)
 
 
 def _all(record: LeaseRecord) -> bool:

@@ -66,18 +66,10 @@ class Revoking:
         return await self._awaited(revoked, wait_s)
 
     async def _matching(self, lease: str | None, token: str | None, worker: str | None) -> list[list[LeaseRecord]]:
-        """Live leases, in chunks; of a token also those of the pool that have its value."""
+        """Live leases, in chunks."""
         if lease is not None:
             found = await self._context.read_leases([lease])
             return [list(found.values())] if found else []
-        chunks = await self._walk(token=token, worker=worker)
-        if token is not None and self._context.pools.of_member(token):
-            chunks += await self._walk(member=token, worker=worker)
-        return chunks
-
-    async def _walk(
-        self, *, worker: str | None, token: str | None = None, member: str | None = None
-    ) -> list[list[LeaseRecord]]:
         chunks: list[list[LeaseRecord]] = []
         after: Key | None = None
         while True:
@@ -86,7 +78,6 @@ class Revoking:
                 self._clock,
                 token=token,
                 worker=worker,
-                member=member,
                 after=after,
                 limit=_CHUNK,
             )
@@ -139,7 +130,7 @@ class Revoking:
 def _missing(row: LeaseRecord, offline_since: datetime | None) -> Missing:
     failed = wipe_failed(row)
     return Missing(
-        ref=LeaseRef(lease=row.lease, worker=row.worker, token=row.token),
+        ref=LeaseRef(lease=row.lease, worker=row.worker, token=row.token, member=row.member),
         state="connected" if offline_since is None else "offline",
         failed=failed,
         detail=row.ack_failed if failed else "",

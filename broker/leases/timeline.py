@@ -15,9 +15,8 @@ from typing import Final, NamedTuple
 from broker.errors import BadRequest
 from broker.ids import first_id_at
 from broker.leases.history import Event, events_of
-from broker.leases.listing import LONGEST, only
+from broker.leases.listing import LONGEST, only, select_leases
 from storage.port import PAGE_MAX, Storage
-from storage.records import LeaseRecord
 from storage.table import Key
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,7 +76,7 @@ async def timeline(
     after: Key | None,
     limit: int,
 ) -> TimelinePage:
-    """One page of what happened from `since` to `until`, both included, to leases of this token and of this worker.
+    """One page of what happened from `since` to `until`, both included, to this worker's leases of this token's value.
 
     after: `next` of the page before. BadRequest: it is none. Reads the rows that were granted since the oldest lease
     that had more to tell, for the first page those of the `LONGEST` before `since`. What happens while pages are read
@@ -87,7 +86,7 @@ async def timeline(
     earliest = _Earliest(limit=limit)
     at: Key | None = (begin,)
     while at is not None:
-        page = await storage.select(LeaseRecord, where=only(token, worker), after=at, limit=PAGE_MAX)
+        page = await select_leases(storage, only(worker), token=token, after=at, limit=PAGE_MAX)
         at = page.next
         for row in page.records:
             if row.granted_at > until:

@@ -114,9 +114,9 @@ class LeaseView:
 
 
 def _ref(record: LeaseRecord) -> LeaseRef:
-    return LeaseRef(lease=record.lease, worker=record.worker, token=record.token)
+    return LeaseRef(lease=record.lease, worker=record.worker, token=record.token, member=record.member)
 
 
 def _told(event: Event) -> LeaseEvent:
-    ref = LeaseRef(lease=event.lease, worker=event.worker, token=event.token)
+    ref = LeaseRef(lease=event.lease, worker=event.worker, token=event.token, member=event.member)
     return LeaseEvent(at=event.at, event=event.event, ref=ref, version=event.version, detail=event.detail)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-
 from broker.clock import Clock
 from broker.leases.listing import list_leases
 from broker.leases.versions import is_confirmed
-from storage.port import PAGE_MAX, Page, Storage
+from storage.port import PAGE_MAX, Storage
 from storage.records import LeaseRecord, SessionRecord
 from storage.records.rotation import LeaseName
 from storage.table import Key
@@ -19,18 +16,10 @@ async def unconfirmed(storage: Storage, clock: Clock, *, token: str, version: in
 
     Walks the leases of the last month, so its cost follows how many there were. Raises what storage raises.
     """
-    own = await _unconfirmed(storage, partial(list_leases, storage, clock, token=token), version)
-    pooled = await _unconfirmed(storage, partial(list_leases, storage, clock, member=token), version)
-    return tuple({name.lease: name for name in (*own, *pooled)}.values())
-
-
-async def _unconfirmed(
-    storage: Storage, pages: Callable[..., Awaitable[Page[LeaseRecord]]], version: int
-) -> list[LeaseName]:
     found: list[LeaseName] = []
     after: Key | None = None
     while True:
-        page = await pages(after=after, limit=PAGE_MAX)
+        page = await list_leases(storage, clock, token=token, after=after, limit=PAGE_MAX)
         found += await _named(
             storage,
             [
@@ -41,7 +30,7 @@ async def _unconfirmed(
         )
         after = page.next
         if after is None:
-            return found
+            return tuple(found)
 
 
 async def _named(storage: Storage, records: list[LeaseRecord]) -> list[LeaseName]:

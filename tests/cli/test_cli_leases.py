@@ -70,7 +70,7 @@ async def test_a_lease_is_listed_revoked_and_its_wipe_confirmed(house: Any) -> N
         assert (listed["token"], listed["version"], listed["worker"], listed["state"]) == ("lease/a", 1, "l-1", "live")
         (session,) = await _run(house.shell.json, "session", "list", "--worker", "l-1")
         assert (session["session"], session["leases"]) == (listed["session"], 1)
-        reference = {"lease": listed["lease"], "worker": "l-1", "token": "lease/a"}
+        reference = {"lease": listed["lease"], "worker": "l-1", "token": "lease/a", "member": ""}
         done = await _run(
             house.shell.json, "lease", "revoke", "--worker", "l-1", "--reason", "test is over", "--wait", "10"
         )
@@ -152,7 +152,7 @@ async def test_the_story_of_a_lease_is_told(house: Any) -> None:
         if told[-1]["event"] == "released":
             break
         await clock.sleep(0.05)
-    assert sorted(told[0]) == ["at", "detail", "event", "lease", "token", "version", "worker"]
+    assert sorted(told[0]) == ["at", "detail", "event", "lease", "member", "token", "version", "worker"]
     events = [(each["event"], each["version"]) for each in told]
     assert events[:2] == [("granted", 1), ("pushed", 2)]
     assert sorted(events[2:4]) == [("applied", 2), ("reported", 2)]
@@ -210,7 +210,7 @@ def test_a_worker_that_does_not_confirm_is_named(house: Any, tmp_path: Path) -> 
 def test_people_read_who_has_not_wiped_and_until_when(said: dict[str, Any], told: str) -> None:
     """One line for each, with what is known."""
     missing = {"state": "connected", "failed": False, "detail": "", "offline_since": None, **said}
-    lease = MissingLease(lease="l", worker="w", token="t", expires_at=NOON + timedelta(minutes=5), **missing)
+    lease = MissingLease(lease="l", worker="w", token="t", member="", expires_at=NOON + timedelta(minutes=5), **missing)
     assert _proof(lease, timedelta(seconds=1)) == told
     assert _proof(None, timedelta(seconds=1)) == "wiped"
 

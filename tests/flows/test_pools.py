@@ -158,6 +158,30 @@ async def test_the_kill_switch_of_a_member_takes_its_value_from_the_pool(
         assert await two.silent()
 
 
+async def test_an_offline_holder_is_found_by_a_member_that_left_the_pool(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any
+) -> None:
+    """Who has this very key, now and in the past, is told and ended by the member's name, whatever the pool is now."""
+    pools = await pooled(house, prepare)
+    async with welcomed(house) as one:
+        lease = await one.lease(POOL)
+    async with welcomed(house, "ci-2") as two:
+        await two.lease(POOL)
+        await pools.remove_member(POOL, "bot/1", actor=ROOT)
+        leases, now = house.broker.leases, house.broker.clock.now()
+        for at in (None, now):
+            page = await leases.list_leases(
+                token="bot/1", worker=None, at=at, include_ended=False, after=None, limit=1000
+            )
+            assert [(row.lease, row.token, row.member) for row in page.records] == [(lease["lease"], POOL, "bot/1")]
+        report = await leases.revoke(lease=None, token="bot/1", worker=None, reason="leaked", actor=ROOT, wait_s=0)
+        assert [ref.member for ref in report.revoked] == ["bot/1"]
+        assert [(each.ref.worker, each.state) for each in report.missing] == [("ci-1", "offline")]
+        told = await leases.timeline(token="bot/1", worker=None, since=None, until=None, after=None, limit=1000)
+        assert [(each.event, each.ref.member) for each in told.events] == [("granted", "bot/1"), ("revoked", "bot/1")]
+        assert await two.silent()
+
+
 async def test_the_client_library_stands_in_line(
     house: Any, welcomed: Any, prepare: Any, pooled: Any, house_parts: Any
 ) -> None:

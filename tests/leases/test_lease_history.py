@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker.errors import BadRequest
 from broker.ids import time_ordered_id
 from broker.leases.history import as_of, events_of, live_at
+from broker.leases.listing import select_leases
 from broker.leases.terms import ended
 from broker.leases.timeline import timeline
 from broker.leases.versions import PAST_MAX, applied, failed, given
@@ -150,6 +152,28 @@ async def test_pages_of_any_size_tell_the_same(tmp_path: Any) -> None:
             assert await _pages(storage, limit) == whole
         part = await _pages(storage, 10, token="db/web", since=at(500), until=at(800))
         assert part == [event for event in whole if event.token == "db/web" and at(500) <= event.at <= at(800)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+async def test_leases_of_a_value_are_paged_as_one_list(tmp_path: Any, limit: int) -> None:
+    """Those of the token itself and those of a pool that has its value, in the order of granting, each once."""
+    names = (("db/app", ""), ("pool", "db/app"), ("db/app", "db/app"), ("pool", "db/web"), ("db/web", ""))
+    rows = []
+    for number in range(40):
+        token, member = names[number * number % 11 % 5]
+        rows.append(msgspec.structs.replace(lease(time_ordered_id(at(number)), number, token), member=member))
+    async with open_storage(f"sqlite:///{tmp_path / 'x.db'}") as storage:
+        await storage.commit(Commit(inserts=rows))
+        found: list[LeaseRecord] = []
+        after = None
+        while True:
+            page = await select_leases(storage, {}, token="db/app", after=after, limit=limit)
+            assert len(page.records) <= limit
+            found += page.records
+            after = page.next
+            if after is None:
+                break
+        assert [row.lease for row in found] == [row.lease for row in rows if "db/app" in {row.token, row.member}]
 
 
 async def test_a_made_up_cursor_is_refused(tmp_path: Any) -> None:

@@ -17,7 +17,10 @@ LeaseId = Annotated[str, Meta(pattern="^[0-9a-z]{1,64}$")]
 
 
 class LeaseQuery(PageQuery, frozen=True, kw_only=True):
-    """token, worker: only theirs. at: those live at that instant. all: ended ones too. Neither: those live now."""
+    """token: only those that have its value, also as a member of a pool. worker: only its.
+
+    at: those live at that instant. all: ended ones too. Neither: those live now.
+    """
 
     token: str | None = None
     worker: str | None = None
@@ -33,7 +36,7 @@ class SessionQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class RevokeLeases(Request, frozen=True, kw_only=True):
-    """Exactly one of lease, token and worker. wait_s: how long to wait for workers to say that they wiped."""
+    """Exactly one of lease, token (as in lists) and worker. wait_s: how long to wait for workers to say they wiped."""
 
     lease: LeaseId | None = None
     token: TokenName | None = None
@@ -93,7 +96,7 @@ class TimelineQuery(PageQuery, frozen=True, kw_only=True):
 class Event(Answer, frozen=True, kw_only=True):
     """Something that happened to a lease. version: that it is about, 0 where the record has forgotten which.
 
-    detail: what the worker said, or why the lease was ended.
+    member: of a pool, the token whose value the lease had. detail: what the worker said, or why the lease was ended.
     """
 
     at: Instant
@@ -101,16 +104,18 @@ class Event(Answer, frozen=True, kw_only=True):
     lease: str
     worker: str
     token: str
+    member: str
     version: int
     detail: str
 
 
 class LeaseName(Answer, frozen=True, kw_only=True):
-    """A lease, as reports name it."""
+    """A lease, as reports name it. member: of a pool, the token whose value it is."""
 
     lease: str
     worker: str
     token: str
+    member: str
 
 
 class MissingLease(LeaseName, frozen=True, kw_only=True):
@@ -205,7 +210,7 @@ def session_view(record: SessionRecord, leases: int) -> Session:
 
 
 def _names(refs: Iterable[LeaseRef]) -> list[LeaseName]:
-    return [LeaseName(lease=ref.lease, worker=ref.worker, token=ref.token) for ref in refs]
+    return [LeaseName(**ref._asdict()) for ref in refs]
 
 
 def _missing(missing: Missing) -> MissingLease:
