@@ -253,7 +253,13 @@ def _assemble(
     desk = Desk(
         context=context,
         writer=journal,
-        endings=Endings(storage=storage, issuers=authority.issuers, verify=authority.verify, sign=authority.sign),
+        endings=Endings(
+            storage=storage,
+            issuers=authority.issuers,
+            stores=context.heads.stores,
+            verify=authority.verify,
+            sign=authority.sign,
+        ),
         clock=clock,
         trouble=lambda: feed.trouble or roll.skew.trouble,
     )

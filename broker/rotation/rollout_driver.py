@@ -23,6 +23,7 @@ from broker.clock import Clock
 from broker.errors import BrokerError, Gone, NotFound
 from broker.replicas.claim import Claim
 from broker.replicas.roll import Roll
+from broker.rotation.remarks import Remarks
 from broker.rotation.rollout_plans import SYSTEM, finished, noted, promoted, taken_back, widened
 from broker.rotation.rollouts import NAMED_MAX, Next, Said, gather, judge, why_taken_back
 from broker.rotation.tallies import NEVER
@@ -67,6 +68,7 @@ class RolloutDriver:
         self._claim = claim
         self._roll = roll
         self._clock = clock
+        self._remarks = Remarks(clock)
         self._walk_at: dict[str, float] = {}
         self._woken = asyncio.Event()
         self._woken.set()  # rollouts may have begun before this process did
@@ -94,7 +96,7 @@ class RolloutDriver:
                         await self._drive(rows)
                         self.looked += 1
             except (StorageError, BrokerError) as error:
-                log.warning("rollouts_postponed", error=str(error))
+                self._remarks.warn("rollouts_postponed", error)
                 self._woken.set()
             await self._clock.sleep(max(pause_s, _LOAD * (self._clock.monotonic() - began)))
 
@@ -102,11 +104,12 @@ class RolloutDriver:
         """One bad row must not hold up the other rollouts."""
         for row in rows:
             try:
+                self._authority.verify(row)
                 said = await self._said(row)
                 unanswered = await self._unanswered(row, said) if row.state == "confirming" else None
                 await self._step(row, said, unanswered)
             except (StorageError, BrokerError) as error:
-                log.warning("rollout_postponed", token=row.token, error=str(error))
+                self._remarks.warn("rollout_postponed", error, token=row.token)
 
     async def _said(self, row: RolloutRecord) -> Said:
         page = await self._storage.select(RolloutTallyRecord, prefix=(row.token,))

@@ -6,9 +6,9 @@ Only while a rollout runs: its count, whenever that changed, at most twice a sec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -18,12 +18,13 @@ from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.leases.context import Context
 from broker.leases.listing import list_leases
+from broker.rotation.remarks import Remarks
 from broker.rotation.tallying import LOST_S, Gone, complaint, has_answered, takes_part, tally
 from storage.errors import Conflict, StorageError
 from storage.port import Commit, Delete, Storage
 from storage.records import LeaseRecord, RolloutRecord, RolloutTallyRecord
 from storage.records.rotation import LeaseName
-from storage.table import Key
+from storage.table import Key, Record
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ _LOAD: Final = 20
 """Counting takes one part in so many of the time: with very many sessions it is done less often."""
 REMEMBERED_MAX: Final = 10_000
 """Leases of one rollout that this replica remembers as failed; more than that has long taken it back."""
-BACK: Final = timedelta(seconds=LOST_S)
+BACK_S: Final = LOST_S
 """How long after its start a replica says nothing of rollouts that began before: its workers are on their way back."""
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -50,11 +51,15 @@ class _Watched:
 class Tallies:
     """Counts for every rollout that runs, and writes the counts down. running: how many there are."""
 
-    def __init__(self, *, storage: Storage, context: Context, clock: Clock) -> None:
+    def __init__(self, *, storage: Storage, context: Context, verify: Callable[[Record], None], clock: Clock) -> None:
+        """verify: returns only of a row that this cluster wrote."""
         self._storage = storage
         self._context = context
+        self._verify = verify
         self._clock = clock
+        self._remarks = Remarks(clock)
         self._began_at = clock.now()
+        self._began = clock.monotonic()
         self._watched: dict[str, _Watched] = {}
         self._woken = asyncio.Event()
         self._woken.set()  # rollouts may have begun before this process did
@@ -86,7 +91,7 @@ class Tallies:
                 if await self._tell_all():
                     self._woken.set()
             except (StorageError, BrokerError) as error:
-                log.warning("rollout_not_told", error=str(error))
+                self._remarks.warn("rollouts_not_told", error)
                 self._woken.set()
             took_s = self._clock.monotonic() - began
             await self._clock.sleep(max(EVERY_S, _LOAD * took_s))
@@ -103,12 +108,19 @@ class Tallies:
             del missed[token]
         for rollout in rollouts.values():
             missed.setdefault(rollout.token, {})
-            watched = self._watched.get(rollout.token)
-            if watched is None or watched.id != rollout.id:
-                watched = await self._watch(rollout)
-            if rollout.started_at >= self._began_at or self._clock.now() >= self._began_at + BACK:
-                await self._tell(rollout, watched)
+            try:
+                self._verify(rollout)
+                await self._follow(rollout)
+            except (StorageError, BrokerError) as error:
+                self._remarks.warn("rollout_not_told", error, token=rollout.token)
         return bool(rollouts)
+
+    async def _follow(self, rollout: RolloutRecord) -> None:
+        watched = self._watched.get(rollout.token)
+        if watched is None or watched.id != rollout.id:
+            watched = await self._watch(rollout)
+        if rollout.started_at >= self._began_at or self._clock.monotonic() >= self._began + BACK_S:
+            await self._tell(rollout, watched)
 
     async def _watch(self, rollout: RolloutRecord) -> _Watched:
         """Begin to count. Of one that began before this process did, take over what its workers had not answered."""
@@ -181,14 +193,13 @@ class Tallies:
 
     async def _forget(self, token: str) -> None:
         """The rollout is over: so is the count."""
-        watched = self._watched.pop(token)
-        if watched.told is not None:
+        told = self._watched[token].told
+        if told is not None:
             try:
-                await self._storage.commit(
-                    Commit(deletes=[Delete(RolloutTallyRecord, watched.told.key, watched.told.rev)])
-                )
+                await self._storage.commit(Commit(deletes=[Delete(RolloutTallyRecord, told.key, told.rev)]))
             except Conflict:
                 log.info("rollout_count_left", token=token)
+        del self._watched[token]
 
 
 def _is_settled(rollout: RolloutRecord, row: LeaseRecord, before: LeaseRecord, now: datetime) -> bool:
