@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from storage.errors import Damaged, OutOfBounds
-from storage.port import AUDIT_BYTES_MAX, AUDIT_ENTRY_MAX, COMMIT_MAX, COUNT_MAX, PAGE_MAX, AuditAppend, Commit
+from storage.port import AUDIT_BYTES_MAX, AUDIT_ENTRY_MAX, COMMIT_MAX, COUNT_MAX, PAGE_MAX, Amended, AuditAppend, Commit
 
 
 def check_commit(commit: Commit) -> int:
-    """How many items the commit holds. OutOfBounds: more than `COMMIT_MAX`, or an audit entry of a wrong size."""
+    """How many items the commit holds.
+
+    OutOfBounds: more than `COMMIT_MAX`, an audit entry of a wrong size, or an amendment of something else.
+    """
     parts = (commit.inserts, commit.updates, commit.deletes, commit.expects, commit.announce)
     items = sum(map(len, parts))
     if commit.audit is not None:
@@ -20,6 +23,9 @@ def check_commit(commit: Commit) -> int:
         _check_audit(commit.audit)
     if items > COMMIT_MAX:
         raise OutOfBounds(f"one commit holds at most {COMMIT_MAX} items, this one has {items}; split it")
+    for each in commit.updates:
+        if isinstance(each, Amended):
+            _check_amended(each)
     return items
 
 
@@ -56,6 +62,18 @@ def unframe(block: bytes) -> Iterator[bytes]:
             raise Damaged(f"an audit block breaks off at byte {at} of {len(block)}; restore the newest backup")
         yield entry
         at += 2 + size
+
+
+def _check_amended(amended: Amended) -> None:
+    """What is stored is compared with `after` alone, so what is left out of it must be known to be the same."""
+    before, after = amended
+    kind = type(after)
+    if (
+        type(before) is not kind
+        or after.rev != before.rev + 1
+        or any(getattr(before, name) != getattr(after, name) for name in kind.table.key)
+    ):
+        raise OutOfBounds(f"table {kind.table.name!r}: an amendment goes from one revision of a record to the next one")
 
 
 def _check_audit(audit: AuditAppend) -> None:

@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import compress
 from operator import attrgetter, is_not, itemgetter
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import msgspec
 import msgspec.inspect as types
@@ -30,6 +30,9 @@ Decode = Callable[[Any], Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _JSON = msgspec.json.Encoder(order="deterministic")
+
+PARTS_MAX: Final = 64
+"""Kinds of change of one record type that are written in part; any other one is written whole."""
 
 
 class Affinity(Enum):
@@ -92,12 +95,14 @@ class Codec(Generic[R]):
             self._check_declaration()
 
     def amending(self, before: R, after: R) -> Codec[R]:
-        """The codec of what differs between two revisions of a record. There are few: as many as kinds of change."""
+        """The codec of what differs between two revisions of a record, or of all of it, beyond `PARTS_MAX`."""
         differing = tuple(
             compress(self.names, map(is_not, msgspec.structs.astuple(before), msgspec.structs.astuple(after)))
         )
         part = self._parts.get(differing)
         if part is None:
+            if len(self._parts) >= PARTS_MAX:  # each costs memory here, and a statement for each size of batch
+                return self
             part = self._parts[differing] = Codec(self.kind, frozenset(differing))
         return part
 

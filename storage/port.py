@@ -46,8 +46,8 @@ class Expect(NamedTuple):
 class Amended(NamedTuple):
     """A record as it is stored and as it is to be, a revision later: what is the same in both need not be written.
 
-    `before` is what its revision says, whole: as it was read, or written last. Rows that change seldom all over are
-    written at half the cost this way.
+    `before` is what its revision says, whole: as it was read, or written last. `after` is the revision behind it. Rows
+    that change seldom all over are written at half the cost this way.
     """
 
     before: Record
@@ -168,8 +168,9 @@ class Storage(Protocol):
         leaves the commit either whole or absent, and never harms another caller's.
         Conflict: a key existed, or a revision was another, an expected one too; nothing was changed.
         Unavailable: nothing was changed, or, where the message says so, it is unknown; whole in any case.
-        OutOfBounds: over `COMMIT_MAX`, an audit entry of a wrong size, a record named twice, or a value that a column
-        cannot hold (an integer over 64 bits, text with a lone surrogate); nothing was changed.
+        OutOfBounds: over `COMMIT_MAX`, an audit entry of a wrong size, a record named twice, an amendment of another
+        record or over several revisions, or a value that a column cannot hold (an integer over 64 bits, text with a
+        lone surrogate); nothing was changed.
         """
         ...
 

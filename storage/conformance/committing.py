@@ -81,6 +81,39 @@ class CommitLaws:
             assert isinstance(outcomes[1], Conflict)
             assert await storage.get(LeaseRecord, lease(1).key) == second
 
+    async def test_an_amendment_goes_from_one_revision_to_the_next(self, opener: Opener) -> None:
+        """OutOfBounds when it leaves one out, stays or goes back, or is of another record: what it did not write would
+        be taken for written.
+        """
+        async with opener() as storage:
+            first, second = lease(1), following(lease(1), reason="second")
+            third = following(second, reason="third", version=7)
+            await storage.commit(Commit(inserts=[first, lease(5)]))
+            await storage.commit(Commit(updates=[second]))
+            wrong = [(first, third), (third, third), (third, second), (lease(2), second), (following(lease(2)), third)]
+            async with _unchanged(storage):
+                for before, after in wrong:
+                    with pytest.raises(OutOfBounds):
+                        await storage.commit(_with_everything(updates=[Amended(before, after)]))
+
+    async def test_an_amendment_behind_another_write_loses_nothing_of_it(self, opener: Opener) -> None:
+        """However many amend what they read before, each its own part, at once or later: one is stored, all others are
+        told, and of what relies on it nothing is stored either.
+        """
+        async with opener() as storage:
+            await storage.commit(Commit(inserts=[lease(1), lease(5)]))
+            parts: list[dict[str, object]] = [{"reason": "a"}, {"version": 7}, {"ttl_s": 9}, {"due_at": None}]
+            after = [following(lease(1), **part) for part in parts]
+            stale = [Commit(updates=[Amended(lease(1), each)]) for each in after]
+            outcomes = await asyncio.gather(*map(storage.commit, stale), return_exceptions=True)
+            assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False, True, True, True]
+            amended = Amended(lease(5), following(lease(5), reason="relies"))
+            relying = Commit(updates=[amended], expects=[Expect(LeaseRecord, lease(1).key, 1)])
+            for commit in (*stale, relying):
+                with _conflict():
+                    await storage.commit(commit)
+            assert (await storage.select(LeaseRecord)).records == [after[0], lease(5)]
+
     async def test_a_commit_amends_a_record_once(self, opener: Opener) -> None:
         """OutOfBounds when one commit amends two parts of one record, or amends it and writes it whole."""
         async with opener() as storage:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from storage import records
-from storage.codec import Codec
+from storage.codec import PARTS_MAX, Codec
 from storage.conformance.samples import bare, sample
 from storage.errors import Damaged
 from storage.records import GrantRecord, KeyringRecord, LeaseRecord, TokenRecord, WorkerRecord
@@ -46,6 +47,19 @@ def test_a_naive_instant_is_a_mistake() -> None:
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - the point of the test
     with pytest.raises(TypeError):
         Codec(LeaseRecord).to_row(sample(LeaseRecord, 1, granted_at=naive))
+
+
+def test_kinds_of_change_that_are_written_in_part_are_bounded() -> None:
+    """Whatever workers make differ: beyond the bound a change is written whole, and those known go on in part."""
+    codec, before = Codec(LeaseRecord), sample(LeaseRecord, 1)
+    names = ("token", "worker", "session", "instance", "grant", "reason", "member")
+    parts = []
+    for kind in range(1, 2 ** len(names)):
+        differing = {name: f"new {name}" for at, name in enumerate(names) if kind >> at & 1}
+        parts.append(codec.amending(before, replace(before, **differing)))
+    assert len(set(parts[:PARTS_MAX])) == PARTS_MAX
+    assert set(parts[PARTS_MAX:]) == {codec}
+    assert codec.amending(before, replace(before, token="new again")) is parts[0]
 
 
 DAMAGES: list[tuple[type[Record], str, object]] = [

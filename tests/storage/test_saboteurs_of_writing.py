@@ -82,6 +82,11 @@ def amends_nothing(commit: Commit) -> Commit:
     return changed(commit, updates=[*rest, *(replace(before, rev=after.rev) for before, after in amended)])
 
 
+def writes_all_of_it(commit: Commit) -> Commit:
+    """Writes amended records whole, and never looks at what they are made from."""
+    return changed(commit, updates=[each.after if isinstance(each, Amended) else each for each in commit.updates])
+
+
 def takes_the_last_of_each(commit: Commit) -> Commit:
     """Lets a commit name a record twice, and writes it as it is named last."""
     last = {(each.after if isinstance(each, Amended) else each).key: each for each in commit.updates}
@@ -434,6 +439,8 @@ class SplitsAppends(Passing):
 SABOTEURS: dict[str, type[Passing]] = {
     "test_an_amended_record_is_stored_whole": commits(amends_nothing),
     "test_an_amendment_from_another_revision_changes_nothing": AmendsAnyRevision,
+    "test_an_amendment_goes_from_one_revision_to_the_next": commits(writes_all_of_it),
+    "test_an_amendment_behind_another_write_loses_nothing_of_it": AmendsAnyRevision,
     "test_a_commit_amends_a_record_once": commits(takes_the_last_of_each),
     "test_every_part_of_a_commit_happens": commits(lambda c: changed(c, deletes=())),
     "test_an_insert_of_an_existing_key_changes_nothing": AnnouncesFirst,
