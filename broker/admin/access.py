@@ -23,7 +23,7 @@ from broker.policy.rule import rule_of
 from broker.policy.trie import trie_of
 from broker.uses import SYSTEM, Uses
 from storage.port import PAGE_MAX, Page
-from storage.records import AdminRecord, GrantRecord, SessionRecord, TokenRecord, UseRecord, WorkerRecord
+from storage.records import AdminRecord, GrantRecord, LeaseRecord, SessionRecord, TokenRecord, UseRecord, WorkerRecord
 from storage.table import Key
 
 Finding = Literal[
@@ -147,11 +147,11 @@ class AccessReview:
     async def unused(
         self, unused: timedelta, *, after: str | None, limit: int
     ) -> tuple[list[GrantUse], str | None, datetime]:
-        """One page, by id, of the grants that are that old and that nobody used for that long; what the next one begins
-        behind; and since when uses are kept.
+        """One page, by id, of the grants that are that old, that nobody used for that long and that no live lease rests
+        on; what the next one begins behind; and since when uses are kept.
 
-        Walks all uses on record. What other replicas noted in the last minute may be missing. BadRequest: uses have not
-        been kept for that long, so that nobody can tell; or it is less than a day.
+        Walks all uses and leases on record. BadRequest: uses have not been kept for that long, so that nobody can tell;
+        or it is less than a day.
         """
         await self._uses.flush()
         now, since = self._clock.now(), await self.since()
@@ -162,11 +162,12 @@ class AccessReview:
                 f"unused: uses are on record since {since.isoformat(timespec='seconds')}, so nobody can tell what was "
                 "not used for that long; name a shorter time, or wait"
             )
-        last = await self._last_of_grants()
+        last, live = await self._last_of_grants(), await self._of_live_leases()
         old = [
             GrantUse(grant=grant, last_at=last.get(grant.id))
             for grant in self._authority.grants
             if (after is None or grant.id > after)
+            and grant.id not in live
             and max(grant.created_at, last.get(grant.id, grant.created_at)) <= now - unused
         ]
         page = heapq.nsmallest(limit + 1, old, key=lambda each: each.grant.id)
@@ -183,6 +184,19 @@ class AccessReview:
             after = page.next
             if after is None:
                 return last
+
+    async def _of_live_leases(self) -> set[str]:
+        """The grants that live leases rest on: used, although a long one is renewed seldom, and a use of the last
+        minute may be on no record yet.
+        """
+        now, live = self._clock.now(), set[str]()
+        after: Key | None = None
+        while True:
+            page = await self._stored.select(LeaseRecord, where={"state": "live"}, after=after, limit=PAGE_MAX)
+            live.update(row.grant for row in page.records if row.expires_at > now)
+            after = page.next
+            if after is None:
+                return live
 
     def _pairs(self, terms: Terms, after: tuple[str, str] | None) -> Iterator[tuple[WorkerRecord, GrantRecord | None]]:
         """Workers that the terms name, by name, each with its grants by id, or with none; behind `after`."""
@@ -261,7 +275,9 @@ class AccessReview:
         if use is None:
             yield "never_used"
         begun_at = max(grant.created_at, worker.created_at, since) if use is None else use.last_at
-        if now - begun_at >= terms.unused:
+        # A lease may last so long from its last use on, and be used all the time.
+        held = timedelta() if use is None else timedelta(seconds=grant.max_ttl_s)
+        if now - begun_at >= max(terms.unused, held):
             yield "unused"
         if grant.expires_at is not None and grant.expires_at <= now + terms.expiring:
             yield "expired" if grant.expires_at <= now else "expiring"

@@ -13,6 +13,10 @@ from broker.admin.grants import NewGrant
 from broker.admin.put import NewVersion
 from broker.admin.workers import NewWorker
 from broker.errors import BadRequest
+from broker.ids import time_ordered_id
+from storage.conformance.samples import sample
+from storage.port import Commit
+from storage.records import LeaseRecord
 
 ROOT = "admin:root"
 DAY = timedelta(days=1)
@@ -168,6 +172,42 @@ async def test_unused_grants_are_those_that_nobody_used(house: Any) -> None:
     await grant(house, "group:ci", "new/*")
     assert await unused(house, 90 * DAY) == [idle.id]
     assert sorted(await unused(house, 30 * DAY, limit=1)) == sorted([kept.id, idle.id])
+
+
+async def test_a_grant_that_a_live_lease_rests_on_is_used(house: Any) -> None:
+    """A lease of weeks is renewed seldom, and what another replica gave a moment ago is not written down: neither's
+    grant is unused, and each is once its lease is over.
+    """
+    await house.services.uses.flush()
+    await worker(house, "ci-1")
+    long = await grant(house, "worker:ci-1", ttl_s=20 * 86_400, max_ttl_s=20 * 86_400)
+    fresh = await grant(house, "worker:ci-1", "db/*")
+    await use(house, "ci-1", long)
+    await _lease(house, long, 20 * DAY)
+    house.jump(10 * DAY)
+    await _lease(house, fresh, DAY)
+    assert await unused(house, 2 * DAY) == []
+    assert "unused" not in {name for line in await review(house, unused=2 * DAY) if line.used for name in line.findings}
+    house.jump(10 * DAY)
+    assert sorted(await unused(house, 2 * DAY)) == sorted([long.id, fresh.id])
+    assert "unused" in {name for line in await review(house, unused=2 * DAY) if line.used for name in line.findings}
+
+
+async def _lease(house: Any, granted: Any, lasts: timedelta) -> None:
+    now = house.clock.now()
+    row = sample(
+        LeaseRecord,
+        1,
+        lease=time_ordered_id(now),
+        grant=granted.id,
+        state="live",
+        granted_at=now,
+        expires_at=now + lasts,
+        max_expires_at=now + lasts,
+        due_at=now + lasts,
+        ended_at=None,
+    )
+    await house.broker.storage.commit(Commit(inserts=[row]))
 
 
 @pytest.mark.parametrize("span", [timedelta(hours=23), 8 * DAY])
