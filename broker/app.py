@@ -278,7 +278,7 @@ def _assemble(
         settings=session_settings,
     )
     book = TokenBook(stored=stored, authority=authority)
-    tallies = Tallies(storage=storage, context=context, clock=clock)
+    tallies = Tallies(storage=storage, context=context, verify=authority.verify, clock=clock)
     rollouts = RolloutDriver(
         authority=authority,
         book=book,
