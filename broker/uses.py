@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from broker.clock import Clock
-from storage.errors import Conflict, StorageError
+from storage.errors import Conflict, Damaged, StorageError
 from storage.port import Commit, Storage
 from storage.records import UseRecord
 
@@ -63,25 +63,39 @@ class Uses:
             await self._clock.sleep(_LOOK_S)
 
     async def flush(self) -> None:
-        """Write down what is noted. What storage does not take is noted still, and said in the log."""
+        """Write down what is noted. What storage does not take is noted still, and said in the log; what stands on
+        record unreadable is let go.
+        """
         async with self._turn:
             noted, self._noted = self._noted, {}
             noted[SYSTEM] = (self._clock.monotonic(), "")
             uses = list(noted)
-            for start in range(0, len(uses), _BATCH):
-                batch = uses[start : start + _BATCH]
+            batches = [uses[start : start + _BATCH] for start in reversed(range(0, len(uses), _BATCH))]
+            while batches:
+                batch = batches.pop()
                 try:
                     async with asyncio.timeout(_WRITE_S):
                         await self._write({use: noted[use] for use in batch})
+                except Damaged as error:
+                    # A row that cannot be read must not keep the others from being written.
+                    half = len(batch) // 2
+                    if half:
+                        batches += [batch[half:], batch[:half]]
+                    else:
+                        log.error("use_unreadable", error=str(error))  # noqa: TRY400 - a row's fault, and no bug
                 except (StorageError, TimeoutError) as error:
-                    for use in uses[start:]:
+                    left = [*batch, *(use for later in reversed(batches) for use in later)]
+                    for use in left:
                         if len(self._noted) < NOTED_MAX:
                             self._noted.setdefault(use, noted[use])
-                    log.warning("uses_not_written", uses=len(uses) - start, error=str(error))
+                    log.warning("uses_not_written", uses=len(left), error=str(error))
                     return
 
     async def _write(self, noted: dict[_Use, tuple[float, str]]) -> None:
-        """One batch: rows that are there move forward only. Conflict: others wrote the same rows each time."""
+        """One batch: rows that are there move forward only, but for those of a clock that was ahead.
+
+        Conflict: others wrote the same rows each time. Damaged: one of them cannot be read.
+        """
         now, mono = self._clock.now(), self._clock.monotonic()
         for left in reversed(range(_TRIES)):
             rows = await self._storage.get_many(UseRecord, list(noted))
@@ -91,8 +105,10 @@ class Uses:
                 at, row = now - timedelta(seconds=mono - used), rows.get((actor, grant))
                 if row is None:
                     inserts.append(UseRecord(actor=actor, grant=grant, first_at=at, last_at=at, last_token=token))
-                elif row.last_at < at:
-                    updates.append(msgspec.structs.replace(row, rev=row.rev + 1, last_at=at, last_token=token))
+                elif row.last_at < at or row.last_at > now:
+                    first = min(row.first_at, at)
+                    after = {"rev": row.rev + 1, "first_at": first, "last_at": at, "last_token": token}
+                    updates.append(msgspec.structs.replace(row, **after))
             try:
                 if inserts or updates:
                     await self._storage.commit(Commit(inserts=inserts, updates=updates))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from broker import housekeeping, uses
 from storage.catalog import open_storage
+from storage.port import Commit
 from storage.records import UseRecord
 
 
@@ -104,6 +107,41 @@ async def test_a_broker_that_stops_writes_what_it_noted(
         assert await process.stop() == 0
     async with open_storage(f"sqlite:///{config.parent / 'broker.db'}") as storage:
         assert await storage.get(UseRecord, ("worker:ci-1", grant)) is not None
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_other_from_being_written(house: Any, config: Path) -> None:
+    """Whoever spoils the use of one grant hides that one, and not that all the others are used."""
+    kept = uses.Uses(storage=house.storage, clock=house.broker.clock)
+    for number in range(7):
+        kept.note(f"worker:w-{number}", "g", "a", 1.0)
+    await kept.flush()
+    before = {number: await house.storage.get(UseRecord, (f"worker:w-{number}", "g")) for number in range(7)}
+    _edit(config, "UPDATE use SET last_at = 4611686018427387904 WHERE actor = 'worker:w-3'")
+    for number in range(7):
+        kept.note(f"worker:w-{number}", "g", "b", 2.0)
+    await kept.flush()
+    for number in set(range(7)) - {3}:
+        row = await house.storage.get(UseRecord, (f"worker:w-{number}", "g"))
+        assert (row.last_token, row.first_at) == ("b", before[number].first_at)
+
+
+async def test_a_use_of_a_clock_that_was_ahead_is_put_right(house: Any) -> None:
+    """With the next use: else a grant would look used, and uses unrecorded, until that day has come."""
+    clock = house.broker.clock
+    ahead = clock.now() + timedelta(days=3650)
+    row = UseRecord(actor="worker:w", grant="g", first_at=ahead, last_at=ahead, last_token="a")
+    await house.storage.commit(Commit(inserts=[row]))
+    kept = uses.Uses(storage=house.storage, clock=clock)
+    kept.note("worker:w", "g", "b", clock.monotonic())
+    await kept.flush()
+    row = await house.storage.get(UseRecord, row.key)
+    assert row.first_at == row.last_at <= clock.now()
+    assert row.last_token == "b"
+
+
+def _edit(config: Path, statement: str) -> None:
+    with closing(sqlite3.connect(config.parent / "broker.db")) as database, database:
+        database.execute(statement)
 
 
 async def test_uses_in_memory_are_bounded(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
