@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from broker.api.metrics import Labelled, Labels, Readings, Readout, Spread, Spreads
 from broker.leases.granting import Grant
+from broker.leases.issued.unmaking import LOST
 from broker.policy.health import Health
 from broker.vault.breaker import BreakerState
 from broker.vault.counters import CALL_BOUNDS_S
@@ -87,7 +88,10 @@ def _issued(broker: Broker) -> Readings:
         "refused": making.refused,
         "failed": Labelled(
             labels=("step", "kind"),
-            rows={(step, code): count for step, failed in steps for code, count in failed.items()},
+            rows={
+                **{(step, code): count for step, failed in steps for code, count in failed.items()},
+                ("make", LOST): unmaking.lost,
+            },
         ),
         "ended": unmaking.ended,
         "waiting": unmaking.waiting,

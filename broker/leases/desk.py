@@ -24,7 +24,7 @@ from broker.leases.operation import InLine, Missing, Operation
 from broker.leases.pools.lines import Lines
 from broker.leases.refusals import Refusals
 from broker.leases.waiting import Waiting
-from storage.port import Amended, Committed, Delete, Expect
+from storage.port import Amended, Committed, Delete
 from storage.table import Key, Record
 
 
@@ -38,7 +38,6 @@ class Writer(Protocol):
         inserts: Sequence[Record] = (),
         updates: Sequence[Record | Amended] = (),
         deletes: Sequence[Delete] = (),
-        expects: Sequence[Expect] = (),
         announce: Sequence[tuple[str, Key]] = (),
     ) -> Committed:
         """Make it durable or raise Conflict or Unavailable (broker.errors)."""
@@ -171,7 +170,7 @@ class Desk:
         return batch
 
     async def _write(self, batch: Batch) -> None:
-        if not (batch.entries or batch.inserts or batch.updates or batch.amended):
+        if not (batch.entries or batch.inserts or batch.updates or batch.amended or batch.issued):
             await asyncio.sleep(0)  # else nobody else would run until nothing waits any more
             return
         self.counts.batches += 1
@@ -181,7 +180,6 @@ class Desk:
             inserts=[*batch.inserts, *(row for row in batch.rows if row.rev == 1)],
             updates=[*batch.updates, *batch.amended, *beside, *(row for row in batch.rows if row.rev > 1)],
             deletes=batch.deletes,
-            expects=batch.expects,
             announce=batch.announce,
         )
 
@@ -218,6 +216,7 @@ class Desk:
             entry = self._refusals.note(operation, error, now=batch.now, mono=batch.mono)
             if entry is not None:
                 batch.entries.append(entry)
+        batch.issued += map(self._context.issuing.sign, operation.left_over(batch.now))
         self._fail(operation, error)
 
     def _fail(self, operation: Operation, error: BrokerError) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from broker.audit.entries import IssuedMade, LeaseGranted
+from broker.audit.entries import IssuedMade, LeaseGranted, LeasesEnded
 from broker.errors import BrokerError, Gone, NotFound, RateLimited, Unavailable
 from broker.leases.answers import error_frame
 from broker.leases.batch import Batch
@@ -15,14 +16,14 @@ from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
 from broker.leases.issued.making import Ask, Issuing
-from broker.leases.issued.rows import ISSUED, as_version, live
+from broker.leases.issued.rows import ISSUED, as_version, live, to_end
 from broker.leases.operation import InLine, Missing, Operation
 from broker.leases.pools.following import followed
 from broker.leases.pools.places import NO_SEAT
 from broker.leases.pools.turn import Turn
-from broker.leases.terms import Terms, capped, ceiling, extended, next_terms
+from broker.leases.terms import Terms, capped, ceiling, ended, extended, next_terms
 from broker.leases.versions import given
-from storage.port import Amended, Delete, Expect
+from storage.port import Amended, Delete
 from storage.records import (
     GrantRecord,
     IssuedRecord,
@@ -85,7 +86,9 @@ class Grant(Operation):
 
     def touches(self) -> tuple[str, ...]:
         held = self.holder.leases.get(self.place)
-        return (held.record.lease,) if held is not None else (f"{self.holder.session} {self.token} {self.stage}",)
+        own = held.record.lease if held is not None else f"{self.holder.session} {self.token} {self.stage}"
+        spot = None if self.turn is None else self.turn.spot
+        return (own,) if spot is None or spot.over is None else (own, spot.over.lease)
 
     def decide(self, batch: Batch) -> None:
         holder, now = self.holder, batch.now
@@ -181,7 +184,13 @@ class Grant(Operation):
                 )
             )
         if spot.over is not None:
-            batch.expects.append(Expect(LeaseRecord, spot.over.key, spot.over.rev))
+            # Written, and not just expected as it was: a renewal or a resume that lands later must not find it live.
+            retention_s = batch.context.settings.retention_s
+            over = ended(spot.over, state="expired", reason="", now=batch.now, retention_s=retention_s)
+            batch.updates.append(over)
+            batch.entries.append(
+                LeasesEnded(at=batch.now, actor="system", state="expired", reason="", leases=(over.lease,))
+            )
         if turn.ticket is not None:
             batch.deletes.append(Delete(TicketRecord, turn.ticket.key, turn.ticket.rev))
         return msgspec.structs.replace(record, member=spot.member)
@@ -269,6 +278,11 @@ class Grant(Operation):
             ),
         )
         self._value = ""
+
+    def left_over(self, now: datetime) -> tuple[IssuedRecord, ...]:
+        # With its value, which nobody gets, and which upstream has to be shown to end it.
+        made = self._made
+        return (to_end(made, now=now),) if made is not None and made.state == "making" else ()
 
     def fail(self, error: BrokerError) -> None:
         if self.turn is not None:

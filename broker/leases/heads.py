@@ -77,6 +77,11 @@ class Heads:
         self._loads: list[tuple[Sequence[str], set[str]]] = []
         self.known: dict[str, Head | None] = {}
 
+    def stores(self, name: str) -> bool:
+        """Whether it is known here that the token has values of its own, or is a pool of such: none is made for it."""
+        head = self.known.get(name)
+        return head is not None and head.token.kind != "issued"
+
     def forget(self, names: Iterable[str]) -> None:
         """Drop these heads: they changed. A load that is under way will not bring the old ones back."""
         for name in names:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from broker.errors import BrokerError
-from storage.records import LeaseRecord, VersionRecord
+from storage.records import IssuedRecord, LeaseRecord, VersionRecord
 
 if TYPE_CHECKING:
     from broker.leases.batch import Batch
@@ -88,6 +89,10 @@ class Operation(ABC):
     def goes_on_without(self, token: str) -> bool:
         """Told that this token cannot be read now; whether the rest may be decided all the same. If not, it fails."""
         return False
+
+    def left_over(self, now: datetime) -> tuple[IssuedRecord, ...]:
+        """It was refused, and `fail` comes next: the rows by which what was made for it is ended, still unsigned."""
+        return ()
 
     @abstractmethod
     def fail(self, error: BrokerError) -> None:

@@ -68,6 +68,16 @@ class IssueCounts:
         self.failed: Counter[str] = Counter()
 
 
+class _First:
+    """A session's first ask for a token, for those that come meanwhile. failure: why there is no value."""
+
+    __slots__ = ("failure", "over")
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.failure: BrokerError | None = None
+
+
 class _Gate:
     """The turns of one token on this replica. waiting: asks that have no row yet, by worker, "" for all of them."""
 
@@ -114,7 +124,7 @@ class Issuing:
         self._clock = clock
         self._gates: dict[str, _Gate] = {}
         self._turns = asyncio.Semaphore(REPLICA_AT_ONCE_MAX)
-        self._under_way: dict[tuple[str, str], asyncio.Event] = {}
+        self._under_way: dict[tuple[str, str], _First] = {}
         self.counts = IssueCounts()
 
     def sign(self, record: IssuedRecord) -> IssuedRecord:
@@ -125,21 +135,27 @@ class Issuing:
         """The value of the lease that the session has, or a new one, whose row is still `making`.
 
         None: another request of the session had one made meanwhile; decide anew. RateLimited: a bound, which it names.
-        Unavailable: it cannot be had now. Cancelled, what was begun is ended by its row's time.
+        Unavailable: it cannot be had now. Both also where that is what another request of the session met meanwhile:
+        upstream is not asked once for each. Cancelled, what was begun is ended by its row's time.
         """
         if ask.lease:
             return await self._on_record(ask)
         place = (ask.session, ask.token.name)
         first = self._under_way.get(place)
         if first is not None:
-            await first.wait()
+            await first.over.wait()
+            if first.failure is not None:
+                raise first.failure
             return None
-        done = self._under_way[place] = asyncio.Event()
+        first = self._under_way[place] = _First()
         try:
             return await self._new(ask)
+        except BrokerError as error:
+            first.failure = error
+            raise
         finally:
             del self._under_way[place]
-            done.set()
+            first.over.set()
 
     async def _on_record(self, ask: Ask) -> IssuedRecord:
         row = await self._stored.get(IssuedRecord, (ask.lease,))
@@ -186,6 +202,10 @@ class Issuing:
             issued = await maker.issuer.issue(wanted)
             attempt.answered = True
             try:
+                # Known before anything else can fail: what only its time ends keeps its place until then.
+                row = attempt.row = msgspec.structs.replace(
+                    row, handle=_checked({**row.handle, **issued.handle}), ends_at=issued.ends_at
+                )
                 row = await self._sealed(row, issued, policy)
             finally:
                 issued.value.wipe()
@@ -208,7 +228,9 @@ class Issuing:
             ((token,), policy.leases_max, beside[0], "in all"),
             ((token, ask.worker), policy.worker_leases_max, beside[1], f"of worker {ask.worker}"),
         ):
-            there = await self._stored.count(IssuedRecord, index="token", prefix=prefix, limit=bound + 1)
+            there = 0
+            if more < bound:
+                there = await self._stored.count(IssuedRecord, index="token", prefix=prefix, limit=bound + 1)
             if there + more >= bound:
                 self.counts.refused += 1
                 raise RateLimited(
@@ -284,14 +306,7 @@ class Issuing:
             # is kept, or the key could be destroyed as one that nothing needs.
             row = msgspec.structs.replace(row, rev=row.rev + 1, data_key=sealed.data_key)
             await self._authority.commit((), updates=(row,), expects=(relies_on(ring),))
-        return msgspec.structs.replace(
-            row,
-            handle=_checked({**row.handle, **issued.handle}),
-            content_type=content_type,
-            fmt=sealed.fmt,
-            sealed=sealed.blob,
-            ends_at=issued.ends_at,
-        )
+        return msgspec.structs.replace(row, content_type=content_type, fmt=sealed.fmt, sealed=sealed.blob)
 
     async def _forget(self, row: IssuedRecord) -> None:
         """Delete the row of what upstream was never asked for; if that fails, its time brings it to `unmaking`."""

@@ -82,32 +82,37 @@ class Endings:
         *,
         storage: Storage,
         issuers: Book[IssuerRecord],
+        stores: Callable[[str], bool],
         verify: Callable[[Record], None],
         sign: Callable[[IssuedRecord], IssuedRecord],
     ) -> None:
+        """stores: whether this replica knows a token as one that nothing is made for."""
         self._storage = storage
         self._issuers = issuers
+        self._stores = stores
         self._verify = verify
         self._sign = sign
 
     async def of(self, *leases: Sequence[LeaseRecord | Amended], now: datetime) -> list[IssuedRecord]:
-        """The rows to write beside these. Reads nothing where none of those that have ended was made for.
+        """The rows to write beside these. Reads nothing where none of those that have ended can have been made for: a
+        token that this replica has not heard of may be a new one, with an issuer that it has not heard of either.
 
         Unavailable: storage did not say in time. A row that was tampered with is left as it is: its own time brings it
         to `unmaking`, and the lease ends all the same.
         """
-        if not len(self._issuers):
-            return []
         rows = (row.after if isinstance(row, Amended) else row for written in leases for row in written)
         over = [
             (row.lease,)
             for row in rows
-            if isinstance(row, LeaseRecord) and row.state != "live" and (row.token,) in self._issuers
+            if isinstance(row, LeaseRecord) and row.state != "live" and self._may_be_made(row.token)
         ]
         ending: list[IssuedRecord] = []
         for start in range(0, len(over), PAGE_MAX):
             ending += await self._ending(over[start : start + PAGE_MAX], now)
         return ending
+
+    def _may_be_made(self, token: str) -> bool:
+        return (token,) in self._issuers or not self._stores(token)
 
     async def _ending(self, keys: Sequence[tuple[str]], now: datetime) -> list[IssuedRecord]:
         try:

@@ -34,6 +34,8 @@ from storage.records import IssuedRecord
 
 log = structlog.get_logger()
 
+LOST: Final = "lost"
+"""Why there is no value, where nobody told: whoever had it made was gone, or late, before its lease was granted."""
 UNMAKING: Final = "unmaking"
 """The claim: whose work this is."""
 LOOK_S: Final = 0.5
@@ -52,16 +54,19 @@ MEASURE_S: Final = 5.0
 
 
 class UnmakeCounts:
-    """For metrics. failed: attempts, by error code. waiting: values that are to be ended, as this replica counted them
-    while it does the work. oldest_s: how long the one has waited that has longest, among a thousand of them and without
-    those that nobody can end before their time. Both are 0 while another replica does the work.
+    """For metrics. failed: attempts, by error code. lost: values that no lease ever got (`LOST`).
+
+    waiting: values that are to be ended, as this replica counted them while it does the work. oldest_s: how long the
+    one has waited that has longest, among a thousand of them and without those that nobody can end before their time.
+    Both are 0 while another replica does the work.
     """
 
-    __slots__ = ("ended", "failed", "oldest_s", "waiting")
+    __slots__ = ("ended", "failed", "lost", "oldest_s", "waiting")
 
     def __init__(self) -> None:
         self.ended = 0
         self.failed: Counter[str] = Counter()
+        self.lost = 0
         self.waiting = 0
         self.oldest_s = 0.0
 
@@ -120,6 +125,9 @@ class Unmaking:
             if under_way[row.token] >= AT_ONCE_MAX or len(self._busy) >= REPLICA_AT_ONCE_MAX:
                 crowded.append(row)
                 continue
+            # Before it takes a place: what another hand wrote stays due, and must not stand in the way of the rest.
+            if not self._genuine(row):
+                continue
             under_way[row.token] += 1
             self._busy[row.lease] = row.token
             tasks.create_task(self._attempt(row, claimed))
@@ -149,8 +157,7 @@ class Unmaking:
     async def _attempt(self, row: IssuedRecord, claimed: Expect) -> None:
         """One attempt, from its record to its outcome. What fails here beside upstream is found again by its time."""
         try:
-            if self._genuine(row):
-                await self._end(await self._begun(row, claimed))
+            await self._end(await self._begun(row, claimed))
         except Conflict:
             pass  # its lease was granted at the last moment, it ended otherwise, or the work is another replica's now
         except (StorageError, BrokerError) as error:
@@ -164,7 +171,14 @@ class Unmaking:
         begun = msgspec.structs.replace(
             to_end(row, now=now, due_at=now + timedelta(seconds=2 * END_S)), attempt=row.attempt + 1
         )
-        await self._authority.commit((), updates=(begun,), expects=(claimed,))
+        lost = row.state == "making"
+        entry = IssuedFailed(
+            at=now, actor="system", lease=row.lease, token=row.token, issuer=row.issuer, step="make", code=LOST
+        )
+        await self._authority.commit((entry,) if lost else (), updates=(begun,), expects=(claimed,))
+        if lost:
+            self.counts.lost += 1
+            log.warning("value_lost", lease=row.lease, token=row.token, issuer=row.issuer)
         return begun
 
     async def _end(self, row: IssuedRecord) -> None:
