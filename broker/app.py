@@ -387,7 +387,10 @@ def _assemble(
 def _site(settings: Settings, clock: Clock) -> Site:
     """What rotators and issuers are opened with."""
     return Site(
-        clock=clock, webhooks=frozenset(settings.rotation.webhooks), commands=frozenset(settings.rotation.commands)
+        clock=clock,
+        hosts=frozenset(settings.rotation.hosts),
+        webhooks=frozenset(settings.rotation.webhooks),
+        commands=frozenset(settings.rotation.commands),
     )
 
 

@@ -141,6 +141,11 @@ class RotationSection(Section):
     commands: tuple[str, ...] = Field(
         default=(), description="Programs (absolute paths) that the rotator `command` may run; none: it runs nothing."
     )
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts (HOST or HOST:PORT) that rotators and issuers may sign in at and send values to; none: only "
+        "AWS itself.",
+    )
     webhooks: tuple[str, ...] = Field(
         default=(), description="Hosts (HOST or HOST:PORT) that the rotator `webhook` may call; none: it calls nobody."
     )

@@ -86,7 +86,7 @@ class IssuerAdmin:
         """How the values of the token are made. NotFound: they are not made for leases."""
         record = self._authority.issuers.get((token,))
         if record is None:
-            raise NotFound(f"token {excerpt(token)}: it has no issuer; `issuer list` shows those that have")
+            raise NotFound(f"token {token} has no issuer; `issuer list` shows those that have")
         return record
 
     async def set(self, new: NewIssuer, *, actor: str, if_match: int | None = None) -> IssuerRecord:
@@ -232,7 +232,12 @@ class IssuerAdmin:
 
     def _entries(self, change: str, record: IssuerRecord, actor: str) -> tuple[IssuerChanged, ...]:
         now = self._clock.now()
-        return (IssuerChanged(at=now, actor=actor, token=record.token, change=change, issuer=record.issuer),)
+        opened = tuple(sorted(record.credentials.values()))
+        return (
+            IssuerChanged(
+                at=now, actor=actor, token=record.token, change=change, issuer=record.issuer, credentials=opened
+            ),
+        )
 
 
 def _makes_otherwise(before: IssuerRecord, after: IssuerRecord) -> bool:

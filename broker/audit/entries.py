@@ -166,11 +166,14 @@ class IssuedFailed(Entry, frozen=True, kw_only=True, tag="issued.failed"):
 
 
 class IssuerChanged(Entry, frozen=True, kw_only=True, tag="issuer.changed"):
-    """How the values of a token are made. change: added, updated, removed."""
+    """How the values of a token are made. change: added, updated, removed. credentials: the tokens that are opened for
+    it, sorted.
+    """
 
     token: str
     change: str
     issuer: str
+    credentials: tuple[str, ...] = ()
 
 
 class TokenChanged(Entry, frozen=True, kw_only=True, tag="token.changed"):
@@ -209,7 +212,8 @@ class RotationChanged(Entry, frozen=True, kw_only=True, tag="rotation.changed"):
     """The rotation of a token, or the policy for it.
 
     change: policy_set, policy_removed, paused, resumed; started, done (the step), failed (the step, with the error's
-    code), finished, abandoned, rolled_back, overtaken; tried (a dry run). rotation: its id.
+    code), finished, abandoned, rolled_back, overtaken; tried (a dry run). rotation: its id. rotator, credentials: at
+    policy_set, who makes the values, and the tokens that are opened for it, sorted.
     """
 
     token: str
@@ -218,6 +222,8 @@ class RotationChanged(Entry, frozen=True, kw_only=True, tag="rotation.changed"):
     step: str = ""
     version: int = 0
     error: str = ""
+    rotator: str = ""
+    credentials: tuple[str, ...] = ()
 
 
 class WorkerChanged(Entry, frozen=True, kw_only=True, tag="worker.changed"):

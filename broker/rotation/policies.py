@@ -84,7 +84,9 @@ class RotationAdmin:
             policy = self._record(new, before, actor)
             fresh = state or self._blank(new.token)
             due_at = await self._due(policy, fresh, token)
-            entries = (self._entry(policy.token, "policy_set", actor),)
+            opened = {*policy.credentials.values(), *policy.staging_credentials.values()}
+            entry = self._entry(policy.token, "policy_set", actor)
+            entries = (msgspec.structs.replace(entry, rotator=policy.rotator, credentials=tuple(sorted(opened))),)
             if state is None:
                 fresh = msgspec.structs.replace(fresh, due_at=due_at)
                 return Plan(result=policy, entries=entries, inserts=(policy, fresh))

@@ -16,6 +16,7 @@ from broker.clock import Clock
 from broker.replicas.claim import Claim
 from broker.rotation.book import RotationBook
 from broker.rotation.errors import NotTheDriver
+from broker.rotation.rollout_plans import SYSTEM
 from storage.records import RotationRecord
 from storage.records.rotation import RotationStep
 
@@ -51,10 +52,10 @@ class Progress:
         return await carry_out(self._authority, decide)
 
     def entry(self, state: RotationRecord, change: str, *, error: str = "") -> RotationChanged:
-        """What the audit log says of it."""
+        """What the audit log says of it: the broker did it, whoever had the rotation begin."""
         return RotationChanged(
             at=self._clock.now(),
-            actor=state.started_by or "system",
+            actor=SYSTEM,
             token=state.token,
             change=change,
             rotation=state.id,

@@ -32,6 +32,7 @@ from broker.rotation.errors import NotTheDriver
 from broker.rotation.hand import Hand
 from broker.rotation.progress import Progress, at_step
 from broker.rotation.rollout_admin import RolloutAdmin
+from broker.rotation.rollout_plans import SYSTEM
 from broker.rotation.rollouts import NewRollout
 from broker.rotation.rotators import Rotators, check_made
 from broker.rotation.schedule import next_start
@@ -50,7 +51,6 @@ STORE_AGAIN_S: Final = 2.0
 """How often it is tried to store what was made, while storage or the KMS cannot."""
 SOON: Final = 0.8
 """A value that upstream ends by itself is replaced when this part of its life is over."""
-ACTOR: Final = "system"
 
 Part = Callable[[], Awaitable[Plan[Any]]]
 """What else belongs to a commit, decided together with it."""
@@ -165,8 +165,8 @@ class Steps:
         )
 
         async def after(found: RotationRecord) -> Plan[None]:
-            stored: Plan[Put] = await self._putter.planned(value, actor=ACTOR)
-            used_up = [await self._putter.planned(new, actor=ACTOR) for new in news]
+            stored: Plan[Put] = await self._putter.planned(value, actor=SYSTEM)
+            used_up = [await self._putter.planned(new, actor=SYSTEM) for new in news]
             facts = {"version": stored.result.version.version, "notes": dict(made.notes), "expires_at": made.expires_at}
             now = self._clock.now()
             # Abandoned meanwhile: it is stored all the same, so that the rotator is told what to take back.
@@ -181,7 +181,7 @@ class Steps:
 
         if not await self._insisting(lambda: self._progress.write(state, after, "abandon"), state):
             for new in news:
-                await self._putter.put(new, actor=ACTOR)
+                await self._putter.put(new, actor=SYSTEM)
 
     async def _set(self, state: RotationRecord, policy: RotationPolicyRecord, hand: Hand) -> None:
         new = await self._new_value(state, hand)
@@ -222,10 +222,10 @@ class Steps:
             retire="never",
             deadline_s=max(policy.deadline_s, 1),
         )
-        return await self._rollouts.planned(state.token, new, rollout=state.id, actor=ACTOR)
+        return await self._rollouts.planned(state.token, new, rollout=state.id, actor=SYSTEM)
 
     async def _promoting(self, state: RotationRecord) -> Plan[Any]:
-        plan = await self._tokens.promotion(state.token, state.version, actor=ACTOR)
+        plan = await self._tokens.promotion(state.token, state.version, actor=SYSTEM)
         if plan.result.token.previous != state.former:
             raise Conflict(f"token {state.token} was changed by somebody else just now; it is looked at again")
         return plan
@@ -284,7 +284,7 @@ class Steps:
             found = await self._book.version(state.token, version)
             if found.stage in {"destroyed", "retired"}:
                 return Plan(result=None, entries=())
-            return await self._tokens.retirement(state.token, version, actor=ACTOR)
+            return await self._tokens.retirement(state.token, version, actor=SYSTEM)
 
         return (retiring,) if version else ()
 

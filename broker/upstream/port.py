@@ -26,11 +26,13 @@ NOTE_CHARS_MAX = 512
 class Site:
     """What an adapter is opened with: the time, and what this installation's configuration lets adapters do.
 
-    webhooks: the hosts, as HOST or HOST:PORT, that `rotation.webhooks` allows to be called. commands: the programs that
-    `rotation.commands` allows to be run.
+    hosts: where adapters may sign in and send values, as HOST or HOST:PORT (`rotation.hosts`); they ask
+    `destinations.check_host` before each call. webhooks: likewise for the rotator `webhook` (`rotation.webhooks`).
+    commands: the programs that `rotation.commands` allows to be run.
     """
 
     clock: Clock
+    hosts: frozenset[str] = frozenset()
     webhooks: frozenset[str] = frozenset()
     commands: frozenset[str] = frozenset()
 

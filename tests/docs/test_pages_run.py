@@ -52,6 +52,7 @@ class Pages:
             "HOME": str(folder),
             "TOKENBROKER_SERVER__LISTEN": f"127.0.0.1:{self.port}",
             "TOKENBROKER_URL": f"http://127.0.0.1:{self.port}",
+            "TOKENBROKER_ROTATION__HOSTS": "127.0.0.1",
         }
 
     def run(self, page: Path, *, data: Path | None = None) -> int:

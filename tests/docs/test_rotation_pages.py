@@ -28,6 +28,7 @@ from broker.upstream.port import Rotation, Site
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto"
 PAGES = ("rotate-postgresql", "rotate-oauth2", "rotate-aws-keys", "rotate-by-webhook")
 PATIENCE_S = 20.0
+HOSTS = frozenset({"db1.internal:5432", "login.example.com", "api.example.com"})
 
 
 def policies(page: str) -> Iterator[list[str]]:
@@ -52,7 +53,7 @@ async def test_the_policies_of_a_page_are_taken(page: str) -> None:
     for arguments in found:
         command: Any = get_command(app)
         read = command.commands["set"].make_context("set", list(arguments)).params
-        site = Site(clock=SystemClock(), webhooks=frozenset({"crm-rotator.internal:8443"}))
+        site = Site(clock=SystemClock(), hosts=HOSTS, webhooks=frozenset({"crm-rotator.internal:8443"}))
         async with open_rotator(read["rotator"], site) as rotator:
             rotator.check(pairs(read["setting"]), pairs(read["credential"]))
 

@@ -218,7 +218,8 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """Serve the cluster of `config` in this process. session, leases: bounds that differ; environ: settings."""
     overlaid = {f"TOKENBROKER_{name.upper()}": value for name, value in environ.items()}
-    settings = load_settings(config, {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0", **overlaid})
+    here = {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0", "TOKENBROKER_ROTATION__HOSTS": "127.0.0.1"}
+    settings = load_settings(config, {**here, **overlaid})
     opened: list[Moody] = []
 
     @asynccontextmanager

@@ -204,7 +204,7 @@ async def test_killed_between_making_and_granting_it_is_ended(
         house.storage.refuse = lambda commit: any(isinstance(each, IssuedRecord) for each in commit.updates)
         house.storage.gate.set()
 
-        async with serving(copy / "broker.toml", tmp_path / "log"):
+        async with serving(copy / "broker.toml", tmp_path / "log", rotation__hosts="127.0.0.1"):
 
             async def dropped() -> bool:
                 return not await upstream.logins()

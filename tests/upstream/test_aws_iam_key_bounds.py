@@ -37,7 +37,7 @@ def clock() -> NoPauses:
 @pytest.fixture
 async def rotator(aws_environment: None, clock: NoPauses) -> AsyncIterator[Rotator]:
     """The rotator."""
-    async with open_rotator("aws-iam-key", Site(clock=clock)) as opened:
+    async with open_rotator("aws-iam-key", Site(clock=clock, hosts=frozenset({"127.0.0.1"}))) as opened:
         yield opened
 
 

@@ -66,7 +66,7 @@ async def user_world(account: Any, *, first: bool) -> AsyncIterator[UserWorld]:
     def value(key: dict[str, Any]) -> Secret:
         return Secret(json.dumps(key).encode())
 
-    async with open_rotator("aws-iam-key", Site(clock=NoPauses())) as rotator:
+    async with open_rotator("aws-iam-key", Site(clock=NoPauses(), hosts=frozenset({"127.0.0.1"}))) as rotator:
         yield UserWorld(
             account=account,
             user=name,

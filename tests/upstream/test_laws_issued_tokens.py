@@ -52,7 +52,7 @@ async def authorization_world(module: ModuleType, *, revokes: bool) -> AsyncIter
         def bad(names: str, **changed: str) -> BadTerms:
             return BadTerms(names=names, settings={**settings, **changed}, credentials=named)
 
-        async with open_issuer("oauth2", Site(clock=SystemClock())) as issuer:
+        async with open_issuer("oauth2", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as issuer:
             yield AuthorizationWorld(
                 server=server,
                 issuer=issuer,
@@ -140,7 +140,7 @@ class TestAwsSts(IssuerLaws):
         def bad(names: str, **changed: str) -> BadTerms:
             return BadTerms(names=names, settings={**settings, **changed}, credentials={})
 
-        async with open_issuer("aws-sts", Site(clock=SystemClock())) as issuer:
+        async with open_issuer("aws-sts", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as issuer:
             yield RoleWorld(
                 url=moto.url,
                 issuer=issuer,

@@ -57,7 +57,7 @@ async def authorization_world(
         def bad(names: str, **changed: str) -> BadTerms:
             return BadTerms(names=names, settings={**settings, **changed}, credentials=named)
 
-        async with open_rotator("oauth2", Site(clock=SystemClock())) as rotator:
+        async with open_rotator("oauth2", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as rotator:
             yield AuthorizationWorld(
                 server=server,
                 rotator=rotator,

@@ -95,7 +95,7 @@ async def roles_world(
             return Secret(json.dumps({**told, "password": password}).encode())
         return Secret(f"postgresql://{role}:{password}@127.0.0.1:{postgres.port}/postgres".encode())
 
-    async with open_rotator("postgresql-role", Site(clock=SystemClock())) as rotator:
+    async with open_rotator("postgresql-role", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as rotator:
         yield RolesWorld(
             postgres=postgres,
             prefix=prefix,

@@ -79,7 +79,7 @@ class TestPostgresqlUser(IssuerLaws):
         bystander = json.dumps(
             {"host": "127.0.0.1", "port": postgres.port, "dbname": "postgres", "user": other, "password": password}
         )
-        async with open_issuer("postgresql-user", Site(clock=SystemClock())) as issuer:
+        async with open_issuer("postgresql-user", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as issuer:
             yield LoginsWorld(
                 postgres=postgres,
                 group=group,

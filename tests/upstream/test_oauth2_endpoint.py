@@ -31,7 +31,7 @@ async def server(oauth2_standin: ModuleType) -> AsyncIterator[Any]:
 @pytest.fixture
 async def rotator() -> AsyncIterator[Rotator]:
     """The rotator, at a time that stands still."""
-    async with open_rotator("oauth2", Site(clock=CLOCK)) as opened:
+    async with open_rotator("oauth2", Site(clock=CLOCK, hosts=frozenset({"127.0.0.1"}))) as opened:
         yield opened
 
 

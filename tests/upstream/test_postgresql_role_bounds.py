@@ -21,7 +21,7 @@ from broker.upstream.port import Rotation, Rotator, Site
 @pytest.fixture
 async def rotator() -> AsyncIterator[Rotator]:
     """The rotator."""
-    async with open_rotator("postgresql-role", Site(clock=SystemClock())) as opened:
+    async with open_rotator("postgresql-role", Site(clock=SystemClock(), hosts=frozenset({"127.0.0.1"}))) as opened:
         yield opened
 
 

@@ -29,9 +29,9 @@ from botocore.exceptions import (
 )
 
 from broker.secret import Secret
+from broker.upstream.destinations import allowed_url
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
-from broker.upstream.http import read_url
-from broker.upstream.port import Work
+from broker.upstream.port import Site, Work
 from broker.upstream.terms import Terms
 
 CREDENTIAL = "access_key"
@@ -104,9 +104,13 @@ def open_sdk() -> AioSession:
 
 @asynccontextmanager
 async def open_client(
-    sdk: AioSession, service: str, terms: AwsTerms, key: ProcessCredentials | None
+    sdk: AioSession, service: str, terms: AwsTerms, key: ProcessCredentials | None, *, site: Site
 ) -> AsyncIterator[Any]:
-    """A client of `service`, signing with `key`; within the block the SDK's errors become `broker.upstream.errors`."""
+    """A client of `service`, signing with `key`; within the block the SDK's errors become `broker.upstream.errors`.
+
+    BadSettings: also an endpoint that the configuration does not allow.
+    """
+    check_endpoint(terms, site)
     # A proxy of the environment may carry TLS; what is in the clear stays on this machine.
     in_the_clear = terms.endpoint.startswith("http:")
     config = AioConfig(
@@ -130,10 +134,10 @@ async def open_client(
             yield client
 
 
-def check_endpoint(terms: AwsTerms) -> None:
-    """Return if the endpoint can be used. BadSettings: it cannot."""
+def check_endpoint(terms: AwsTerms, site: Site) -> None:
+    """Return if the endpoint can be used; AWS's own always can. BadSettings: it cannot."""
     if terms.endpoint:
-        read_url("endpoint", terms.endpoint)
+        allowed_url("endpoint", terms.endpoint, allowed=site.hosts)
 
 
 def code_of(error: Exception) -> str:

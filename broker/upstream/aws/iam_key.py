@@ -16,7 +16,6 @@ import msgspec
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
-from broker.clock import Clock
 from broker.secret import Secret
 from broker.upstream.aws.client import (
     CONTENT_TYPE,
@@ -53,19 +52,19 @@ class KeyTerms(AwsTerms, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_aws_iam_key(site: Site) -> AsyncIterator[Rotator]:
     """The rotator; clients are opened by each call."""
-    yield AwsIamKey(sdk=open_sdk(), clock=site.clock)
+    yield AwsIamKey(sdk=open_sdk(), site=site)
 
 
 class AwsIamKey:
     """As the port says."""
 
-    def __init__(self, *, sdk: AioSession, clock: Clock) -> None:
+    def __init__(self, *, sdk: AioSession, site: Site) -> None:
         self._sdk = sdk
-        self._clock = clock
+        self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
-        check_endpoint(read_terms(KeyTerms, settings))
+        check_endpoint(read_terms(KeyTerms, settings), self._site)
         require_credentials(credentials, optional=(CREDENTIAL,))
 
     async def create(self, rotation: Rotation, current: Secret | None) -> Made:
@@ -94,7 +93,7 @@ class AwsIamKey:
     async def test(self, rotation: Rotation, new: Secret) -> None:
         """As the port says: asks STS, which every key may, whose the key is."""
         terms, key = read_terms(KeyTerms, rotation.settings), _key_of(new)
-        async with open_client(self._sdk, "sts", terms, key) as sts:
+        async with open_client(self._sdk, "sts", terms, key, site=self._site) as sts:
             arn = await self._whose(sts)
         if not arn.endswith(f"/{terms.user}") or ":user/" not in arn:
             raise Refused(f"AWS does not take the new key for one of the user {terms.user}")
@@ -121,7 +120,7 @@ class AwsIamKey:
     @asynccontextmanager
     async def _asking(self, rotation: Rotation) -> AsyncIterator[_User]:
         terms = read_terms(KeyTerms, rotation.settings)
-        async with open_client(self._sdk, "iam", terms, signing_key(rotation)) as iam:
+        async with open_client(self._sdk, "iam", terms, signing_key(rotation), site=self._site) as iam:
             yield _User(iam=iam, name=terms.user, rotation=rotation.id)
 
     async def _whose(self, sts: Any) -> str:
@@ -132,7 +131,7 @@ class AwsIamKey:
                 if code_of(error) not in _NOT_KNOWN_YET:
                     raise
             if pause_s is not None:
-                await self._clock.sleep(pause_s)
+                await self._site.clock.sleep(pause_s)
         raise Refused("AWS does not take the new key; if it was made just now, it may not be known everywhere yet")
 
 

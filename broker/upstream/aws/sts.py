@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiobotocore.session import AioSession
 
-from broker.clock import Clock
 from broker.secret import Secret
 from broker.upstream.aws.client import (
     CONTENT_TYPE,
@@ -58,19 +57,19 @@ class StsTerms(AwsTerms, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_aws_sts(site: Site) -> AsyncIterator[Issuer]:
     """The issuer; clients are opened by each call."""
-    yield AwsSts(sdk=open_sdk(), clock=site.clock)
+    yield AwsSts(sdk=open_sdk(), site=site)
 
 
 class AwsSts:
     """As the port says."""
 
-    def __init__(self, *, sdk: AioSession, clock: Clock) -> None:
+    def __init__(self, *, sdk: AioSession, site: Site) -> None:
         self._sdk = sdk
-        self._clock = clock
+        self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
-        check_endpoint(read_terms(StsTerms, settings))
+        check_endpoint(read_terms(StsTerms, settings), self._site)
         require_credentials(credentials, optional=(CREDENTIAL,))
 
     def handle(self, wanted: Wanted) -> Mapping[str, str]:
@@ -95,13 +94,13 @@ class AwsSts:
             told = {"tokenbroker-token": wanted.token, "tokenbroker-worker": wanted.worker}
             told["tokenbroker-lease"] = wanted.lease
             asked["Tags"] = [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", text)[:256]} for key, text in told.items()]
-        async with open_client(self._sdk, "sts", terms, signing_key(wanted)) as client:
+        async with open_client(self._sdk, "sts", terms, signing_key(wanted), site=self._site) as client:
             return self._issued(await client.assume_role(**asked), self.handle(wanted))
 
     async def revoke(self, wanted: Wanted, handle: Mapping[str, str], value: Secret | None) -> None:
         """As the port says: nothing is asked of AWS. What was lost before anybody knew its end counts as gone."""
         until = handle.get(UNTIL)
-        if until is not None and (at := datetime.fromisoformat(until)) > self._clock.now():
+        if until is not None and (at := datetime.fromisoformat(until)) > self._site.clock.now():
             raise EndsByItself("AWS ends no single session of a role before its time", at=at)
 
     def _issued(self, answer: Mapping[str, Any], handle: Mapping[str, str]) -> Issued:

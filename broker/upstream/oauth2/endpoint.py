@@ -16,11 +16,11 @@ from urllib.parse import quote_plus, urlencode
 import msgspec
 from yarl import URL
 
-from broker.clock import Clock
 from broker.secret import Secret
+from broker.upstream.destinations import allowed_url
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
-from broker.upstream.http import Answer, Http, read_json, read_url, status_error
-from broker.upstream.port import Work
+from broker.upstream.http import Answer, Http, read_json, status_error
+from broker.upstream.port import Site, Work
 from broker.upstream.terms import Terms, credential_text
 
 Token = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,16384}\Z")]
@@ -82,9 +82,10 @@ class _Problem(msgspec.Struct):
 class TokenEndpoint:
     """An authorization server, for one client of it."""
 
-    def __init__(self, *, http: Http, clock: Clock, terms: ClientTerms, client_secret: str | None) -> None:
+    def __init__(self, *, http: Http, site: Site, terms: ClientTerms, client_secret: str | None) -> None:
         self._http = http
-        self._clock = clock
+        self._clock = site.clock
+        self._hosts = site.hosts
         self._terms = terms
         self._client_secret = client_secret
 
@@ -105,13 +106,13 @@ class TokenEndpoint:
         Unreachable, Refused, BadSettings: as above.
         """
         if self._terms.revoke_url:
-            url = read_url("revoke_url", self._terms.revoke_url)
+            url = allowed_url("revoke_url", self._terms.revoke_url, allowed=self._hosts)
             answer = await self._post(url, {"token": spelt(token), "token_type_hint": hint})
             if not answer.ok:
                 raise _meaning(answer, url)
 
     async def _ask(self, asked: Mapping[str, str]) -> Tokens:
-        url = read_url("token_url", self._terms.token_url)
+        url = allowed_url("token_url", self._terms.token_url, allowed=self._hosts)
         wanted = {name: getattr(self._terms, name) for name in ("scope", "audience", "resource")}
         # Life counts from before the request: the server began to count before its answer came.
         began = self._clock.now()
@@ -141,11 +142,11 @@ class TokenEndpoint:
         return await self._http.send("POST", url, headers=headers, body=urlencode(told).encode())
 
 
-def check_client(terms: ClientTerms) -> None:
+def check_client(terms: ClientTerms, site: Site) -> None:
     """Return if the URLs can be used. BadSettings: names the setting that cannot."""
-    read_url("token_url", terms.token_url)
+    allowed_url("token_url", terms.token_url, allowed=site.hosts)
     if terms.revoke_url:
-        read_url("revoke_url", terms.revoke_url)
+        allowed_url("revoke_url", terms.revoke_url, allowed=site.hosts)
 
 
 def client_credentials(terms: ClientTerms) -> tuple[str, ...]:
@@ -153,10 +154,10 @@ def client_credentials(terms: ClientTerms) -> tuple[str, ...]:
     return () if terms.client_auth == "none" else ("client_secret",)
 
 
-def endpoint_for(terms: ClientTerms, work: Work, *, http: Http, clock: Clock) -> TokenEndpoint:
+def endpoint_for(terms: ClientTerms, work: Work, *, http: Http, site: Site) -> TokenEndpoint:
     """The endpoint that a policy's settings and credentials lead to. BadSettings: client_secret is missing."""
     secret = None if terms.client_auth == "none" else credential_text(work, "client_secret")
-    return TokenEndpoint(http=http, clock=clock, terms=terms, client_secret=secret)
+    return TokenEndpoint(http=http, site=site, terms=terms, client_secret=secret)
 
 
 def _meaning(answer: Answer, url: URL) -> UpstreamError:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from broker.clock import Clock
 from broker.secret import Secret
 from broker.upstream.errors import BadSettings, EndsByItself, Failed
 from broker.upstream.http import Http, open_http
@@ -27,20 +26,20 @@ UNTIL = "until"
 async def open_oauth2_issuer(site: Site) -> AsyncIterator[Issuer]:
     """The issuer, with connections of its own."""
     async with open_http() as http:
-        yield OAuth2Issuer(http=http, clock=site.clock)
+        yield OAuth2Issuer(http=http, site=site)
 
 
 class OAuth2Issuer:
     """As the port says."""
 
-    def __init__(self, *, http: Http, clock: Clock) -> None:
+    def __init__(self, *, http: Http, site: Site) -> None:
         self._http = http
-        self._clock = clock
+        self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
         terms = read_terms(ClientTerms, settings)
-        check_client(terms)
+        check_client(terms, self._site)
         if terms.client_auth == "none":
             raise BadSettings("a token for the client itself is for clients that prove themselves; set client_auth")
         require_credentials(credentials, needed=client_credentials(terms))
@@ -72,8 +71,8 @@ class OAuth2Issuer:
             await self._endpoint(terms, wanted).revoke(value)
             return
         until = handle.get(UNTIL)
-        if until is not None and (at := datetime.fromisoformat(until)) > self._clock.now():
+        if until is not None and (at := datetime.fromisoformat(until)) > self._site.clock.now():
             raise EndsByItself("nobody can end this token; it ends by itself", at=at)
 
     def _endpoint(self, terms: ClientTerms, wanted: Wanted) -> TokenEndpoint:
-        return endpoint_for(terms, wanted, http=self._http, clock=self._clock)
+        return endpoint_for(terms, wanted, http=self._http, site=self._site)

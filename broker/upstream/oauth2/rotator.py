@@ -13,10 +13,10 @@ from typing import Literal
 
 from yarl import URL
 
-from broker.clock import Clock
 from broker.secret import Secret
+from broker.upstream.destinations import allowed_url
 from broker.upstream.errors import BadSettings
-from broker.upstream.http import Http, open_http, read_url, status_error
+from broker.upstream.http import Http, open_http, status_error
 from broker.upstream.oauth2.endpoint import (
     ClientTerms,
     TokenEndpoint,
@@ -44,22 +44,22 @@ class RotatorTerms(ClientTerms, frozen=True, kw_only=True):
 async def open_oauth2(site: Site) -> AsyncIterator[Rotator]:
     """The rotator, with connections of its own."""
     async with open_http() as http:
-        yield OAuth2(http=http, clock=site.clock)
+        yield OAuth2(http=http, site=site)
 
 
 class OAuth2:
     """As the port says."""
 
-    def __init__(self, *, http: Http, clock: Clock) -> None:
+    def __init__(self, *, http: Http, site: Site) -> None:
         self._http = http
-        self._clock = clock
+        self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
         terms = read_terms(RotatorTerms, settings)
-        check_client(terms)
+        check_client(terms, self._site)
         if terms.test_url:
-            read_url("test_url", terms.test_url)
+            allowed_url("test_url", terms.test_url, allowed=self._site.hosts)
         needed = client_credentials(terms)
         if terms.grant == "refresh_token":
             needed = (*needed, REFRESH)
@@ -91,7 +91,7 @@ class OAuth2:
         """As the port says, where `test_url` is set; without it the server's word is enough."""
         terms = read_terms(RotatorTerms, rotation.settings)
         if terms.test_url:
-            await self._try(read_url("test_url", terms.test_url), new)
+            await self._try(allowed_url("test_url", terms.test_url, allowed=self._site.hosts), new)
 
     async def finish(self, rotation: Rotation, new: Secret, former: Secret | None) -> None:
         """As the port says, where `revoke_url` is set; without it the token ends by itself."""
@@ -105,7 +105,7 @@ class OAuth2:
 
     def _reach(self, rotation: Rotation) -> tuple[RotatorTerms, TokenEndpoint]:
         terms = read_terms(RotatorTerms, rotation.settings)
-        return terms, endpoint_for(terms, rotation, http=self._http, clock=self._clock)
+        return terms, endpoint_for(terms, rotation, http=self._http, site=self._site)
 
     async def _try(self, url: URL, token: Secret) -> None:
         headers = {"Authorization": f"Bearer {spelt(token)}"}

@@ -16,7 +16,7 @@ from broker.upstream.errors import BadSettings, Failed, Refused, UpstreamError
 from broker.upstream.port import Made, Rotation, Rotator, Site
 from broker.upstream.postgresql.login import CONTENT_TYPES, Format, Login, read_login, write_login
 from broker.upstream.postgresql.scram import new_password, scram_verifier
-from broker.upstream.postgresql.server import ServerTerms, connected, quoted
+from broker.upstream.postgresql.server import ServerTerms, check_server, connected, quoted
 from broker.upstream.terms import credential_text, read_terms, require_credentials
 
 PASSWORD = "password"  # noqa: S105 - the name of the credential
@@ -45,15 +45,19 @@ class RoleTerms(ServerTerms, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_postgresql_role(site: Site) -> AsyncIterator[Rotator]:
     """The rotator; connections are made by each call."""
-    yield PostgresqlRole()
+    yield PostgresqlRole(site)
 
 
 class PostgresqlRole:
     """As the port says."""
 
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
         terms = read_terms(RoleTerms, settings)
+        check_server(terms, self._site)
         for name in (*terms.pair, terms.user):
             quoted(name)
         if terms.user in terms.pair:
@@ -89,7 +93,7 @@ class PostgresqlRole:
         in_use = None if current is None else read_login(current)
         if in_use is not None and in_use.user == login.user:
             raise Refused(f"the role {login.user} is in use; begin another rotation, which takes the other one")
-        async with _administering(terms, rotation) as connection, connection.transaction():
+        async with _administering(terms, rotation, self._site) as connection, connection.transaction():
             await _ready(connection, login.user, terms)
             verifier = scram_verifier(login.password)
             await connection.execute(f"ALTER ROLE {quoted(login.user)} LOGIN PASSWORD '{verifier}'")
@@ -98,7 +102,9 @@ class PostgresqlRole:
         """As the port says: logs in with it."""
         terms = read_terms(RoleTerms, rotation.settings)
         login = _own(terms, new)
-        async with connected(terms, user=login.user, password=login.password, refused=Refused) as connection:
+        async with connected(
+            terms, user=login.user, password=login.password, site=self._site, refused=Refused
+        ) as connection:
             await connection.fetchval("SELECT 1")
 
     async def finish(self, rotation: Rotation, new: Secret, former: Secret | None) -> None:
@@ -118,9 +124,9 @@ class PostgresqlRole:
     async def _end(self, rotation: Rotation, login: Login) -> None:
         """Take a role's password away, if it is this one: somebody may have given the role another by hand since."""
         terms = read_terms(RoleTerms, rotation.settings)
-        if login.user not in terms.pair or not await _may_be_taken(terms, login):
+        if login.user not in terms.pair or not await _may_be_taken(terms, login, self._site):
             return
-        async with _administering(terms, rotation) as connection, connection.transaction():
+        async with _administering(terms, rotation, self._site) as connection, connection.transaction():
             if await _exists(connection, login.user):
                 await connection.execute(f"ALTER ROLE {quoted(login.user)} PASSWORD NULL")
                 if terms.end_sessions:
@@ -129,10 +135,10 @@ class PostgresqlRole:
                     )
 
 
-async def _may_be_taken(terms: RoleTerms, login: Login) -> bool:
+async def _may_be_taken(terms: RoleTerms, login: Login, site: Site) -> bool:
     """Whether the server takes a login, or cannot be asked in this way: then it counts as taken."""
     try:
-        async with connected(terms, user=login.user, password=login.password, refused=Refused):
+        async with connected(terms, user=login.user, password=login.password, site=site, refused=Refused):
             return True
     except Refused:
         return False
@@ -141,9 +147,9 @@ async def _may_be_taken(terms: RoleTerms, login: Login) -> bool:
 
 
 @asynccontextmanager
-async def _administering(terms: RoleTerms, rotation: Rotation) -> AsyncIterator[Any]:
+async def _administering(terms: RoleTerms, rotation: Rotation, site: Site) -> AsyncIterator[Any]:
     password = credential_text(rotation, PASSWORD)
-    async with connected(terms, user=terms.user, password=password) as connection:
+    async with connected(terms, user=terms.user, password=password, site=site) as connection:
         yield connection
 
 

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import asyncpg
 import msgspec
 
+from broker.upstream.destinations import check_host
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
 from broker.upstream.http import is_loopback
+from broker.upstream.port import Site
 from broker.upstream.terms import Terms
 
 CONNECT_S = 5.0
@@ -42,12 +44,14 @@ class ServerTerms(Terms, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def connected(
-    where: ServerTerms, *, user: str, password: str, refused: type[UpstreamError] = BadSettings
+    where: ServerTerms, *, user: str, password: str, site: Site, refused: type[UpstreamError] = BadSettings
 ) -> AsyncIterator[Any]:
     """An asyncpg connection as `user`; within the block asyncpg's errors become `broker.upstream.errors`.
 
-    refused: what it is when the server does not take this login. Cancelled, a statement on its way may be carried out.
+    refused: what it is when the server does not take this login. BadSettings: also a server that the configuration does
+    not allow. Cancelled, a statement on its way may be carried out.
     """
+    check_server(where, site)
     with translating(refused):
         connection = await asyncpg.connect(
             host=where.host,
@@ -69,6 +73,11 @@ async def connected(
             connection.terminate()
             raise
         await connection.close(timeout=CONNECT_S)
+
+
+def check_server(where: ServerTerms, site: Site) -> None:
+    """Return if the server may be signed in at: it can ask for the password itself. BadSettings."""
+    check_host("host", where.host, where.port, allowed=site.hosts)
 
 
 @contextmanager

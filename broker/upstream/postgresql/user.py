@@ -15,13 +15,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from broker.clock import Clock
 from broker.secret import Secret
 from broker.upstream.errors import BadSettings, Failed, Refused
 from broker.upstream.port import Issued, Issuer, Site, Wanted
 from broker.upstream.postgresql.login import CONTENT_TYPES, Format, Login, write_login
 from broker.upstream.postgresql.scram import new_password, scram_verifier
-from broker.upstream.postgresql.server import ServerTerms, connected, quoted
+from broker.upstream.postgresql.server import ServerTerms, check_server, connected, quoted
 from broker.upstream.terms import credential_text, read_terms, require_credentials
 
 PASSWORD = "password"  # noqa: S105 - the name of the credential
@@ -60,18 +59,19 @@ class UserTerms(ServerTerms, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_postgresql_user(site: Site) -> AsyncIterator[Issuer]:
     """The issuer; connections are made by each call."""
-    yield PostgresqlUser(clock=site.clock)
+    yield PostgresqlUser(site)
 
 
 class PostgresqlUser:
     """As the port says."""
 
-    def __init__(self, *, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
         """As the port says."""
         terms = read_terms(UserTerms, settings)
+        check_server(terms, self._site)
         for name in (*terms.granted, terms.user):
             quoted(name)
         if terms.user in terms.granted:
@@ -94,13 +94,13 @@ class PostgresqlUser:
         terms = read_terms(UserTerms, wanted.settings)
         handle = self.handle(wanted)
         login = Login(user=handle["role"], password=new_password())
-        until = self._clock.now() + timedelta(seconds=wanted.ttl_s) + SLACK
+        until = self._site.clock.now() + timedelta(seconds=wanted.ttl_s) + SLACK
         options = (
             f"LOGIN PASSWORD '{scram_verifier(login.password)}' VALID UNTIL '{until.isoformat()}' "
             f"CONNECTION LIMIT {terms.connections}"
         )
         role = quoted(login.user)
-        async with _administering(terms, wanted) as connection, connection.transaction():
+        async with _administering(terms, wanted, self._site) as connection, connection.transaction():
             await _check_harmless(connection, terms.granted)
             if not await _is_ours(connection, login.user, wanted):
                 await connection.execute(f"CREATE ROLE {role} {options}")
@@ -121,7 +121,7 @@ class PostgresqlUser:
         name = handle.get("role", "")
         if not name.startswith(PREFIX):
             raise Refused(f"the handle names no role that begins with {PREFIX}; such a one is never dropped")
-        async with _administering(terms, wanted) as connection:
+        async with _administering(terms, wanted, self._site) as connection:
             if not await _is_ours(connection, name, wanted):
                 return
             await connection.execute(f"ALTER ROLE {quoted(name)} NOLOGIN PASSWORD NULL")
@@ -134,19 +134,19 @@ class PostgresqlUser:
 
     async def _cut_off(self, connection: Any, name: str) -> None:
         """End the sessions of the role. Failed: one is still there."""
-        until = self._clock.monotonic() + _ENDS_S
+        until = self._site.clock.monotonic() + _ENDS_S
         while await connection.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1", name
         ):
-            if self._clock.monotonic() > until:
+            if self._site.clock.monotonic() > until:
                 raise Failed(f"sessions of the role {name} do not end; it is tried again")
-            await self._clock.sleep(_LOOK_S)
+            await self._site.clock.sleep(_LOOK_S)
 
 
 @asynccontextmanager
-async def _administering(terms: UserTerms, wanted: Wanted) -> AsyncIterator[Any]:
+async def _administering(terms: UserTerms, wanted: Wanted, site: Site) -> AsyncIterator[Any]:
     password = credential_text(wanted, PASSWORD)
-    async with connected(terms, user=terms.user, password=password) as connection:
+    async with connected(terms, user=terms.user, password=password, site=site) as connection:
         yield connection
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from yarl import URL
 
 from broker.secret import Secret
+from broker.upstream.destinations import WEBHOOKS, allowed_url
 from broker.upstream.document import read_made, told
-from broker.upstream.errors import BadSettings, Failed
-from broker.upstream.http import Http, open_http, read_url, status_error
+from broker.upstream.errors import Failed
+from broker.upstream.http import Http, open_http, status_error
 from broker.upstream.port import Made, Rotation, Rotator, Site
 from broker.upstream.terms import Terms, credential_text, read_terms, require_credentials
 from broker.upstream.webhook.signing import read_key, signed_headers
@@ -93,11 +94,5 @@ class Webhook:
         return str(url.host), answer.content
 
     def _url(self, settings: Mapping[str, str]) -> URL:
-        url = read_url("url", read_terms(WebhookTerms, settings).url)
-        named = {str(url.host), f"{url.host}:{url.port}", f"[{url.host}]:{url.port}"}
-        if not named & self._site.webhooks:
-            raise BadSettings(
-                f"the setting url leads to {url.host}:{url.port}, which rotation.webhooks in the configuration "
-                "does not allow"
-            )
-        return url
+        url = read_terms(WebhookTerms, settings).url
+        return allowed_url("url", url, allowed=self._site.webhooks, listed=WEBHOOKS)
