@@ -89,14 +89,14 @@ def open_value(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: byte
     return _unpadded(open_chunked(key=key, context=context, sealed=sealed), below, bucket)
 
 
-def value_key(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: bytes) -> MessageKey | None:
-    """What opens this sealed value again and again (`open_again`); None: it is too long, so `open_value` is for it.
+def value_key(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: bytes) -> MessageKey:
+    """What opens this sealed value, one that `MessageKey.fits`, again and again (`open_again`).
 
     SealBroken: as `open_value`, as far as it shows without decrypting.
     """
     _check_fmt(fmt)
     _bounds(sealed)
-    return MessageKey(key=key, context=context, sealed=sealed) if MessageKey.fits(sealed) else None
+    return MessageKey(key=key, context=context, sealed=sealed)
 
 
 def open_again(*, key: MessageKey, sealed: bytes) -> bytes:

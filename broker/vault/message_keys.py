@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from broker.vault.chunked import MessageKey
 from broker.vault.envelope import open_again, open_value, value_key
 from broker.vault.held_keys import HeldKey
 from storage.records import VersionRecord
 
 MESSAGE_KEYS_MAX: Final = 4096
-"""Versions remembered, those of all data keys together, with a key of 2.6 KiB each; beyond, the first one goes."""
+"""Versions remembered, those of all data keys together, with a key of 2.6 KiB each and their sealed form, which is less
+than a chunk; beyond, the first one goes."""
 
 
 class MessageKeys:
@@ -35,11 +37,10 @@ class MessageKeys:
         context = held.need.value_contexts.of(record.token, record.version)
         if sealed not in held.messages:
             value = open_value(fmt=fmt, key=held.key, context=context, sealed=sealed)
-            self._remember(held, sealed)
+            if MessageKey.fits(sealed):
+                self._remember(held, sealed)
             return value
         key = value_key(fmt=fmt, key=held.key, context=context, sealed=sealed)
-        if key is None:
-            return open_value(fmt=fmt, key=held.key, context=context, sealed=sealed)
         value = open_again(key=key, sealed=sealed)
         held.messages[sealed] = (record, key)
         return value

@@ -97,6 +97,15 @@ async def test_what_was_derived_goes_with_its_data_key(open_house: Any) -> None:
         assert held.messages == {}
 
 
+async def test_of_a_long_value_nothing_is_kept(open_house: Any) -> None:
+    """Nothing is gained by its key, and thousands of long ones would fill the memory with what is sealed."""
+    async with open_house() as house:
+        record = await house.put(b"v" * 65_536)
+        for _ in range(3):
+            house.vault.opener("dk-1", "default").open(record)
+        assert house.vault._cache._held.all()[0].messages == {}
+
+
 async def test_so_many_are_remembered_and_no_more(open_house: Any) -> None:
     """Beyond the bound the first one goes, whichever data key it is under."""
     async with open_house() as house:
