@@ -439,3 +439,15 @@ async def test_shares_are_rolled_out_and_taken_back(house: Any, puppet: Puppet, 
         found = await reach(house, lambda found: found.step == "idle", seconds=300)
     assert (found.last_outcome, puppet.asked[-1]) == ("rolled_back", "abandon")
     assert await value(house) == b"s3cret"
+
+
+async def test_the_log_says_what_a_policy_opens_and_that_the_broker_does_the_steps(house: Any, puppet: Puppet) -> None:
+    """Who set it stands at the policy and at the beginning; the steps are nobody's but the broker's."""
+    await house.put("crm/key", b"hunter2hunter2")
+    await rotate(house, credentials={"login": "crm/key"})
+    await reach(house, lambda found: found.step == "idle")
+    entries = await house.entries(RotationChanged)
+    [policy_set] = [entry for entry in entries if entry.change == "policy_set"]
+    assert (policy_set.actor, policy_set.rotator, policy_set.credentials) == (ROOT, "puppet", ("crm/key",))
+    assert {entry.change for entry in entries if entry.actor == ROOT} == {"policy_set", "started"}
+    assert {entry.change for entry in entries if entry.actor == "system"} == {"done", "finished"}
