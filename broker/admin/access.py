@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class AccessReview:
         self._uses = uses
         self._clock = clock
         self._indexed: tuple[int, dict[str, list[GrantRecord]]] = (-1, {})
+        self._by_name: tuple[int, list[WorkerRecord]] = (-1, [])
         self._tokenless: tuple[int, float, frozenset[str]] = (-1, 0.0, frozenset())
 
     async def since(self) -> datetime:
@@ -200,9 +202,11 @@ class AccessReview:
 
     def _pairs(self, terms: Terms, after: tuple[str, str] | None) -> Iterator[tuple[WorkerRecord, GrantRecord | None]]:
         """Workers that the terms name, by name, each with its grants by id, or with none; behind `after`."""
-        begin = "" if after is None else after[0]
-        named = (each for each in self._authority.workers if each.name >= begin and _is_named(each, terms))
-        for worker in sorted(named, key=lambda each: each.name):
+        workers = self._workers()
+        begin = 0 if after is None else bisect_left(workers, after[0], key=_name_of)
+        for worker in islice(workers, begin, None):
+            if not _is_named(worker, terms):
+                continue
             none = True
             for grant in self._grants_of(worker):
                 none = False
@@ -211,8 +215,16 @@ class AccessReview:
             if none and (after is None or (worker.name, "") > after):
                 yield worker, None
 
+    def _workers(self) -> list[WorkerRecord]:
+        """By name. All workers are put in order once after each change of one, and not for each page."""
+        generation, workers = self._by_name
+        if generation != self._authority.workers.generation:
+            workers = sorted(self._authority.workers, key=_name_of)
+            self._by_name = (self._authority.workers.generation, workers)
+        return workers
+
     def _grants_of(self, worker: WorkerRecord) -> Iterator[GrantRecord]:
-        """By id. All grants are put in order once after each change of one, and not for each page."""
+        """By id, likewise."""
         generation, index = self._indexed
         if generation != self._authority.grants.generation:
             by_subject: defaultdict[str, list[GrantRecord]] = defaultdict(list)
@@ -307,6 +319,10 @@ class AccessReview:
 
 def _id_of(grant: GrantRecord) -> str:
     return grant.id
+
+
+def _name_of(worker: WorkerRecord) -> str:
+    return worker.name
 
 
 def _actor(worker: WorkerRecord) -> str:
