@@ -1,9 +1,9 @@
-"""Time spans as people write them: `90s`, `5m`, `1h`, `7d`. The same in configuration, commands and queries."""
+"""Time spans and instants as people write them: `90s`, `5m`, `7d`; `2026-12-31T23:59:59Z`. The same everywhere."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from broker.errors import BadRequest
@@ -31,3 +31,8 @@ def show_span(span: timedelta) -> str:
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{int(seconds // _UNITS[unit])}{unit}"
     return f"{seconds:g}s"
+
+
+def show_instant(at: datetime) -> str:
+    """An aware instant, in UTC and to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -22,6 +22,7 @@ from broker.errors import BadRequest
 from broker.policy.names import group_subject, worker_subject
 from broker.policy.rule import rule_of
 from broker.policy.trie import trie_of
+from broker.spans import show_instant
 from broker.uses import SYSTEM, Uses
 from storage.port import PAGE_MAX, Page
 from storage.records import AdminRecord, GrantRecord, LeaseRecord, SessionRecord, TokenRecord, UseRecord, WorkerRecord
@@ -161,7 +162,7 @@ class AccessReview:
             raise BadRequest("unused: name a day or more; a use is written down a while after it happened")
         if since > now - unused:
             raise BadRequest(
-                f"unused: uses are on record since {since.isoformat(timespec='seconds')}, so nobody can tell what was "
+                f"unused: uses are on record since {show_instant(since)}, so nobody can tell what was "
                 "not used for that long; name a shorter time, or wait"
             )
         last, live = await self._last_of_grants(), await self._of_live_leases()

@@ -35,9 +35,7 @@ FIELDS: Final = (
 """What `lease list --json` has for each lease."""
 _WAIT_MAX: Final = timedelta(seconds=60)
 
-Token = Annotated[
-    str | None, typer.Option("--token", metavar="NAME", help="Only of this token, or with its value.")
-]
+Token = Annotated[str | None, typer.Option("--token", metavar="NAME", help="Only of this token, or with its value.")]
 Worker = Annotated[str | None, typer.Option("--worker", metavar="NAME", help="Only of this worker.")]
 
 
@@ -146,7 +144,7 @@ async def tell(
 @operated(
     app,
     "revoke",
-    'tokenbroker lease revoke --worker ci-1 --reason "laptop stolen" --wait 5',
+    'tokenbroker lease revoke --worker ci-1 --reason "laptop stolen" --wait 5s',
     'tokenbroker lease revoke --lease 06d1… --reason "left the team"',
 )
 async def revoke(

@@ -11,11 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from broker.api.views.rollouts import Rollout, RolloutSummary, StartRollout
-from broker.api.views.tokens import Token
 from broker.cli.failures import CommandFailed
 from broker.cli.operating import Operator, operated
 from broker.cli.options import read_span
-from broker.cli.output import Column
+from broker.cli.output import Column, note
 from broker.cli.rollout_view import follow, say
 from broker.policy.names import parse_token_name
 from broker.rotation.rollouts import percent
@@ -150,8 +149,10 @@ async def abort(operator: Operator, name: Name) -> None:
 
     One that only waits for confirmations is ended as it is, and the version before is not retired.
     """
-    token = await operator.client.get(f"/v1/tokens/{parse_token_name(name)}", Token)
-    say(operator.out, await operator.client.post(f"/v1/tokens/{token.token}/-/rollout/abort", Rollout, again=True))
+    found = await operator.client.get(_path(name), Rollout)
+    if found.ended_at is not None:
+        note(f"the rollout of version {found.version} had ended already; nothing is changed")
+    say(operator.out, await operator.client.post(f"{_path(name)}/abort", Rollout, again=True))
 
 
 @operated(app, "list", "tokenbroker token rollout list")

@@ -107,21 +107,21 @@ async def quarantine(
     """Lease a member to nobody until it is released; leases that have its value go on."""
     body = QuarantineMember(member=member, reason=reason)
     await operator.client.post(f"{_path(name)}/quarantine", Pool, body)
-    operator.out.fact({"pool": name, "member": member, "health": "quarantined"}, f"{member} is quarantined")
+    operator.out.fact({"token": name, "member": member, "health": "quarantined"}, f"{member} is quarantined")
 
 
 @operated(app, "release", "tokenbroker token pool release mail/bot bots/mail-2")
 async def release(operator: Operator, name: Name, member: Member) -> None:
     """Let a member that is quarantined, or rests, be leased again."""
     await operator.client.post(f"{_path(name)}/release", Pool, PoolMember(member=member))
-    operator.out.fact({"pool": name, "member": member, "health": "well"}, f"{member} may be leased again")
+    operator.out.fact({"token": name, "member": member, "health": "well"}, f"{member} may be leased again")
 
 
 @operated(app, "delete", "tokenbroker token pool delete mail/bot")
 async def delete(operator: Operator, name: Name) -> None:
     """Delete a pool; its leases are revoked, its members stay. A bounded token stays, and is bounded no longer."""
     await operator.client.delete(_path(name))
-    operator.out.fact({"pool": name, "deleted": True}, f"pool {name} is deleted")
+    operator.out.fact({"token": name, "deleted": True}, f"pool {name} is deleted")
 
 
 def _path(name: str) -> str:
@@ -129,7 +129,8 @@ def _path(name: str) -> str:
 
 
 def _say(operator: Operator, pool: Pool) -> None:
-    each = f"at most {pool.leases_max} leases each" if pool.leases_max else "any number of leases"
+    bounds = {0: "any number of leases", 1: "at most 1 lease each"}
+    each = bounds.get(pool.leases_max, f"at most {pool.leases_max} leases each")
     operator.out.fact(pool, f"{pool.token}: {', '.join(pool.members)}; {each}")
 
 

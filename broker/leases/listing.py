@@ -12,6 +12,7 @@ from broker.clock import Clock
 from broker.errors import BadRequest
 from broker.ids import first_id_at
 from broker.leases.history import as_of, live_at
+from broker.spans import show_instant
 from storage.port import PAGE_MAX, Page, Storage
 from storage.records import LeaseRecord
 from storage.table import Key
@@ -23,10 +24,12 @@ LONGEST = timedelta(days=31)
 def check_on_record(field: str, at: datetime, *, now: datetime, retention: timedelta) -> None:
     """Let an instant pass of which the record can tell. BadRequest: it is to come, or ended leases of then are gone."""
     if at > now:
-        raise BadRequest(f"{field}: {at.isoformat()} is after the broker's time {now.isoformat()}; name an earlier one")
+        raise BadRequest(
+            f"{field}: {show_instant(at)} is after the broker's time {show_instant(now)}; name an earlier one"
+        )
     if at < now - retention:
         raise BadRequest(
-            f"{field}: leases that ended before {(now - retention).isoformat()} are not on record any more "
+            f"{field}: leases that ended before {show_instant(now - retention)} are not on record any more "
             "(leases.retention); name a later instant, or ask the audit log"
         )
 

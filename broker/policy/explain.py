@@ -19,6 +19,7 @@ from broker.policy.entitlements import Entitlements
 from broker.policy.names import group_subject, parse_token_name, worker_subject
 from broker.policy.patterns import ANY_ONE
 from broker.policy.rule import Rule
+from broker.spans import show_instant
 from storage.records.grants import GrantRecord, Window
 
 LINES_MAX: Final = 50
@@ -89,7 +90,7 @@ def _why(grant: GrantRecord, refusal: Refusal, now: datetime, source: Source) ->
     if refusal is Refusal.PREVIOUS:
         return "allows the current version only"
     assert grant.expires_at is not None, "only a grant with an expiry is refused as expired"
-    return f"expired at {grant.expires_at.isoformat()}"
+    return f"expired at {show_instant(grant.expires_at)}"
 
 
 def _mismatched(grants: Iterable[GrantRecord], entitlements: Entitlements, token: str) -> Iterator[str]:

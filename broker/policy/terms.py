@@ -9,6 +9,7 @@ from typing import Final
 
 from broker.policy.conditions import parse_network, weekly_spans
 from broker.policy.errors import ExpiryRefused, SourcesRefused, TtlRefused, WindowsRefused
+from broker.spans import show_instant
 from storage.records.grants import Window
 
 TTL_S_MIN: Final = 1
@@ -45,8 +46,8 @@ def parse_terms(
     _check_ttl(ttl_s, max_ttl_s)
     if expires_at is not None and expires_at <= now:
         raise ExpiryRefused(
-            thing=f"expiry {expires_at.isoformat()}",
-            limit=f"is not after the broker's time {now.isoformat()}",
+            thing=f"expiry {show_instant(expires_at)}",
+            limit=f"is not after the broker's time {show_instant(now)}",
             remedy="name a later instant, or none",
         )
     if len(source_cidrs) > SOURCE_CIDRS_MAX:

@@ -41,7 +41,7 @@ def test_every_near_miss_is_told_the_nearest_first(grant: Grant) -> None:
     )
     assert explanation.decision.refusal is Refusal.SOURCE
     assert explanation.lines == (
-        "grant c (worker:w **) expired at 2026-01-05T07:05:00+00:00",
+        "grant c (worker:w **) expired at 2026-01-05T07:05:00Z",
         "grant d (worker:w **) serves only sources in 10.0.0.0/8; 192.0.2.1 is outside",
         "grant e (worker:w **) serves only within Mon Tue 08:00-24:00 UTC; it is Mon 07:05",
         "no grant is for group:ci",
