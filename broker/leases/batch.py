@@ -11,7 +11,7 @@ from broker.leases.held import Holder, Place
 from broker.leases.operation import Missing, Operation
 from broker.leases.terms import Terms, first_terms
 from broker.vault.vault import Opener
-from storage.port import Amended, Delete, Expect
+from storage.port import Amended, Delete
 from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
 from storage.table import Key, Record
 from tokenbroker_client.wire import Encoding, encode_value
@@ -32,7 +32,6 @@ class Batch:
         "context",
         "deletes",
         "entries",
-        "expects",
         "fresh",
         "ids",
         "inserts",
@@ -64,7 +63,6 @@ class Batch:
         self.issued: list[IssuedRecord] = []
         self.rows: list[Record] = []
         self.deletes: list[Delete] = []
-        self.expects: list[Expect] = []
         self.entries: list[Entry] = []
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []

@@ -129,13 +129,18 @@ class Context:
         return rows
 
     def reconcile(self, lease: str, row: LeaseRecord | None) -> None:
-        """Bring a held lease in line with its row: dropped when it ended or moved, and pushed when revoked."""
+        """Bring a held lease in line with its row: dropped when it ended or is another, and pushed when revoked."""
         held = self.holdings.by_lease.get(lease)
         if held is None:
             return
-        if row is not None and row.state == "live" and row.session == held.holder.session:
+        if row is not None and row.state == "live" and _names(row) == _names(held.record):
             held.record = max(held.record, row, key=lambda record: record.rev)
             return
         self.drop(held)
         if row is not None and row.state == "revoked":
             push_revoked(held.holder, [row], row.reason)
+
+
+def _names(record: LeaseRecord) -> tuple[str, Place, str]:
+    """Whose lease of what it is: by this it is found here, so while it is held this stays."""
+    return (record.session, place_of(record), record.member)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
+
+from broker.admin.pools import NewPool
+from broker.audit.entries import LeasesEnded
+from storage.port import Commit, Delete
 from storage.records import SeatRecord, TicketRecord
 
 POOL = "github/bots"
@@ -77,6 +82,61 @@ async def test_whoever_has_waited_long_enough_is_refused(
             await house.elapse(3)
             assert (await two.answer(1))["code"] == "rate_limited"
             await stands(house, house_parts, 0)
+
+
+async def test_whoever_takes_a_place_ends_the_lease_that_ran_out_there(
+    *, open_house: Any, welcomed: Any, prepare: Any, pooled: Any, clock: Any
+) -> None:
+    """In one commit: else a resume whose replica's clock is behind, or a late renewal, would make two of one place."""
+    async with open_house(clock=clock) as house:
+        await prepare(house)
+        await pooled(house, prepare, members=1)
+        async with welcomed(house) as one:
+            first = await one.lease(POOL)
+        row, now = await house.row(first["lease"]), clock.now()
+        past = msgspec.structs.replace(row, rev=row.rev + 1, expires_at=now, due_at=now)
+        await house.storage.commit(Commit(updates=[past]))
+        async with welcomed(house, "ci-2") as two:
+            assert (await two.lease(POOL))["value"] == first["value"]
+            over = await house.row(first["lease"])
+            assert (over.state, over.rev) == ("expired", past.rev + 1)
+            ends = [entry.state for entry in await house.entries(LeasesEnded) if first["lease"] in entry.leases]
+            assert ends == ["expired"]
+        assert (await house.verified()).ok
+
+
+async def test_a_turn_whose_ticket_is_gone_is_served_all_the_same(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, house_parts: Any
+) -> None:
+    """As when its replica was taken for dead: it stands in line anew, and does not wait in vain."""
+    await pooled(house, prepare, members=1)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        lease = await one.lease(POOL)
+        await two.send(type="lease", id=1, token=POOL, wait_s=120)
+        await stands(house, house_parts, 1)
+        (row,) = await house_parts.every(house.storage, TicketRecord)
+        await house.storage.commit(Commit(deletes=[Delete(TicketRecord, row.key, row.rev)]))
+        await one.ask("release", leases=[lease["lease"]])
+        assert (await two.answer(1, within_s=5))["type"] == "granted"
+
+
+async def test_seats_that_a_pool_has_no_more_are_forgotten_when_they_are_free(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, house_parts: Any
+) -> None:
+    """A place above the bound that is taken still counts; nothing is left to be read for ever."""
+    pools = await pooled(house, prepare, members=1, leases_max=2)
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two, welcomed(house, "ci-3") as three:
+        leases = {worker: (await worker.lease(POOL))["lease"] for worker in (one, two)}
+        seats = {row.lease: row for row in await house_parts.every(house.storage, SeatRecord)}
+        above = next(worker for worker in leases if seats[leases[worker]].number == 1)
+        (within,) = {one, two} - {above}
+        await pools.define(NewPool(token=POOL, members=["bot/1"], leases_max=1), actor="admin:root")
+        await house.settled()
+        await within.ask("release", leases=[leases[within]])
+        assert (await three.ask("lease", token=POOL))["code"] == "rate_limited"
+        await above.ask("release", leases=[leases[above]])
+        await three.lease(POOL)
+        assert [row.number for row in await house_parts.every(house.storage, SeatRecord)] == [0]
 
 
 async def test_a_session_that_hangs_up_leaves_the_line(

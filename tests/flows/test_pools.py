@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker.admin.errors import InUse, WrongKind
 from broker.admin.pools import NewPool
 from broker.audit.entries import LeaseGranted
+from storage.port import Commit
 from storage.records import TicketRecord
 from tokenbroker_client import RateLimited, connect
 from tokenbroker_client.keys import WorkerKey
@@ -180,6 +182,26 @@ async def test_an_offline_holder_is_found_by_a_member_that_left_the_pool(
         told = await leases.timeline(token="bot/1", worker=None, since=None, until=None, after=None, limit=1000)
         assert [(each.event, each.ref.member) for each in told.events] == [("granted", "bot/1"), ("revoked", "bot/1")]
         assert await two.silent()
+
+
+async def test_a_lease_whose_row_was_given_another_member_is_let_go(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any
+) -> None:
+    """By a hand at the database; its session lives, gets no other value, and is counted nowhere."""
+    await pooled(house, prepare, members=2, leases_max=0)
+    async with welcomed(house) as one:
+        lease = await one.lease(POOL)
+        row = await house.row(lease["lease"])
+        other = {"bot/1": "bot/2", "bot/2": "bot/1"}[row.member]
+        forged = msgspec.structs.replace(row, rev=row.rev + 1, member=other)
+        await house.storage.commit(Commit(updates=[forged]))
+        await one.send(type="report", lease=lease["lease"], event="rate_limited")
+        await house.until(lambda: not house.broker.context.holdings.loads(["bot/1", "bot/2"]).total())
+        answer = await one.ask("renew", leases=[lease["lease"]])
+        assert [gone["lease"] for gone in answer["gone"]] == [lease["lease"]]
+        assert (await one.lease(POOL))["lease"] != lease["lease"]
+    async with welcomed(house) as one:
+        assert (await one.lease(POOL))["value"].startswith("value of bot/")
 
 
 async def test_the_client_library_stands_in_line(

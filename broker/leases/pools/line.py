@@ -248,6 +248,21 @@ class Line:
                     live.add(name)
         return Seats(rows=rows, live=live, over=over)
 
+    async def _forget(self, seats: Seats, pool: PoolRecord) -> None:
+        """Let go of free seats that the pool has no more, as when it allowed more leases: each is read every time."""
+        gone = [
+            row
+            for name, row in seats.rows.items()
+            if (row.number >= pool.leases_max or row.member not in pool.members)
+            and name not in seats.live
+            and name not in seats.over
+        ][:_CHUNK]
+        if gone:
+            with contextlib.suppress(Conflict):
+                await self._context.storage.commit(
+                    Commit(deletes=[Delete(SeatRecord, row.key, row.rev) for row in gone])
+                )
+
     def _ran_out(self, lease: LeaseRecord, now: datetime) -> bool:
         """What another replica may hold is given as much time as clocks may differ."""
         late_s = 0.0 if lease.instance == self._context.instance else REFUSE_S
@@ -259,13 +274,20 @@ class Line:
         return [spot.name for spot in placed if spot is not None]
 
     async def _ahead(self) -> list[TicketRecord]:
-        """The foremost turns on record that still count, without those that have a place already."""
+        """The foremost turns on record that still count, without those that have a place already.
+
+        The record decides: a turn that was written after all has its ticket, one whose ticket is gone gets another.
+        """
         page = await self._context.storage.select(TicketRecord, prefix=(self._token,), limit=PAGE_MAX)
-        now, mine = self._clock.now(), {turn.id for turn in self._waiting.values() if turn.ticket is not None}
+        now, rows = self._clock.now(), {row.ticket: row for row in page.records}
+        waiting = {turn.id for turn in self._waiting.values()}
         placed = {turn.id for turn in self._placed.values()}
+        for turn in self._waiting.values():
+            if page.next is None or turn.id <= page.records[-1].ticket:
+                turn.ticket = rows.get(turn.id)
         ahead: list[TicketRecord] = []
         for row in page.records:
-            if row.instance == self._context.instance and row.ticket not in mine:
+            if row.instance == self._context.instance and row.ticket not in waiting:
                 if row.ticket not in placed:
                     self._left[row.ticket] = row  # of an earlier life of this replica, or written after all
             elif row.until > now:
@@ -281,6 +303,7 @@ class Line:
             self._give(self._first_of_each(), any_spots(members, loads))
             return
         seats = await self._seats()
+        await self._forget(seats, pool)
         if next(free_spots(pool, members, seats), None) is None:
             return
         ahead = await self._ahead()

@@ -20,7 +20,7 @@ SeatName = tuple[str, int]
 
 class Spot(NamedTuple):
     """A place for one lease. former: the seat's row, which is written anew. over: the lease that had the seat and ran
-    out, although its row says that it is live: nobody may have renewed it when the seat is taken."""
+    out, although its row says that it is live: it is ended by the commit that takes the seat."""
 
     member: str
     number: int = NO_SEAT
