@@ -96,6 +96,8 @@ class TestPostgresqlUser(IssuerLaws):
                     bad("role", roles="x" * 64),
                     bad("connections", connections="-2"),
                     bad("drop_owned", drop_owned="true", reassign_to=group),
+                    bad("reassign_to", reassign_to="postgres"),
+                    bad("dbname", dbname="postgres\0options\0-c role=postgres"),
                     bad("format", format="yaml"),
                     bad("colour", colour="red"),
                     BadTerms(names="password", settings=settings, credentials={}),

@@ -26,7 +26,16 @@ STATEMENT_S = 5.0
 NAME_BYTES_MAX = 63
 """PostgreSQL cuts longer names off, and would then speak of another role."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_BYTES_MAX)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_BYTES_MAX, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+"""Of a database or a role. Behind a NUL a server would read settings of the connection."""
+
+_OWN_GROUND = (
+    "SET search_path TO pg_catalog; SET ROLE NONE; SET default_transaction_read_only TO off; "
+    "SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0"
+)
+"""What the owner of a database may set for everybody who connects to it, as it is without him. Else a function of his
+would be called in place of the server's, as the role that makes roles; or nothing could be ended there any more.
+"""
 
 
 class ServerTerms(Terms, frozen=True, kw_only=True):
@@ -68,6 +77,7 @@ async def connected(
             server_settings={"application_name": "tokenbroker"},
         )
         try:
+            await connection.execute(_OWN_GROUND)
             yield connection
         except BaseException:
             connection.terminate()

@@ -37,8 +37,8 @@ _LOOK_S = 0.05
 class UserTerms(ServerTerms, frozen=True, kw_only=True):
     """Settings. roles: what each login is a member of, as A,B. connections: how many each may have; -1: any number.
 
-    reassign_to: who gets what a login leaves behind. drop_owned: that is dropped instead. Neither: a login that owns
-    something can log in no more, and stays until somebody has cleared up.
+    reassign_to: which of the roles gets what a login leaves behind. drop_owned: that is dropped instead. Neither: a
+    login that owns something can log in no more, and stays until somebody has cleared up.
     """
 
     roles: str
@@ -77,7 +77,11 @@ class PostgresqlUser:
         if terms.user in terms.granted:
             raise BadSettings("the setting roles names user, who makes the logins; workers must not become that")
         if terms.reassign_to:
-            quoted(terms.reassign_to)
+            if terms.reassign_to not in terms.granted:
+                raise BadSettings(
+                    "the setting reassign_to must name one of roles: with what a login leaves behind, a function or a "
+                    "view, the next one could act as whoever got it"
+                )
             if terms.drop_owned:
                 raise BadSettings("the settings reassign_to and drop_owned exclude each other; leave one out")
         require_credentials(credentials, needed=(PASSWORD,))
@@ -171,18 +175,19 @@ async def _is_ours(connection: Any, name: str, wanted: Wanted) -> bool:
 
 
 async def _check_harmless(connection: Any, names: list[str]) -> None:
-    """Refused: a role is missing, or whoever is part of it could do anything."""
+    """Refused: a role is missing, or whoever is part of it could do anything, by itself or by what it is part of."""
     rows = await connection.fetch(
-        "SELECT rolname, rolsuper OR rolcreaterole OR rolreplication AS mighty FROM pg_catalog.pg_roles "
-        "WHERE rolname = ANY($1)",
+        "SELECT rolname, EXISTS (SELECT FROM pg_catalog.pg_roles AS other WHERE (other.rolsuper OR other.rolcreaterole "
+        "OR other.rolreplication) AND pg_has_role(named.oid, other.oid, 'MEMBER')) AS mighty "
+        "FROM pg_catalog.pg_roles AS named WHERE rolname = ANY($1)",
         names,
     )
     found = {row["rolname"]: row["mighty"] for row in rows}
     for name in names:
         if found.get(name, True):
             raise Refused(
-                f"the role {name} of the setting roles is missing, or is a superuser, makes roles or replicates; name "
-                "one that may do what workers are to do"
+                f"the role {name} of the setting roles is missing, or is, or is part of, a superuser or one that makes "
+                "roles or replicates; name one that may do what workers are to do"
             )
 
 
