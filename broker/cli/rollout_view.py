@@ -51,13 +51,6 @@ async def follow(client: AdminClient, path: str, rollout: str) -> Rollout:
 
 def say(out: Output, rollout: Rollout) -> None:
     """The rollout as a document, or for people."""
-    counts = {
-        "confirmed": rollout.confirmed,
-        "waited for": rollout.waiting,
-        "failed": rollout.failed_count,
-        "silent": rollout.silent_count,
-        "lost": rollout.lost_count,
-    }
     out.details(
         rollout,
         {
@@ -65,7 +58,7 @@ def say(out: Output, rollout: Rollout) -> None:
             "version": f"{rollout.version}, before it {rollout.before}",
             "state": rollout.state.replace("_", " "),
             "step": f"{rollout.step + 1} of {len(rollout.shares)}, {percent(rollout.share)} of the workers",
-            "holders": f"{rollout.holders}: " + ", ".join(f"{number} {what}" for what, number in counts.items()),
+            "holders": f"{rollout.holders}: " + ", ".join(_counts(rollout)),
             "began": f"{shown(rollout.started_at)} by {rollout.started_by}",
             "ended": rollout.ended_at,
             "reason": rollout.reason,
@@ -76,6 +69,19 @@ def say(out: Output, rollout: Rollout) -> None:
             **({"no word from": rollout.untold} if rollout.untold and rollout.ended_at is None else {}),
         },
     )
+
+
+def _counts(rollout: Rollout) -> list[str]:
+    """How its holders stand; of one that has ended, how they stood then."""
+    sure = [f"{rollout.confirmed} confirmed", f"{rollout.failed_count} failed"]
+    if rollout.ended_at is not None:
+        return [*sure, f"{max(0, rollout.holders - rollout.confirmed - rollout.failed_count)} had not answered"]
+    return [
+        *sure,
+        f"{rollout.silent_count} silent",
+        f"{rollout.lost_count} lost",
+        f"{rollout.waiting} waited for",
+    ]
 
 
 def _names(what: str, names: list[HolderName]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from broker.replicas.claim import Claim
 from broker.replicas.roll import Roll
 from broker.rotation.remarks import Remarks
 from broker.rotation.rollout_plans import SYSTEM, finished, noted, promoted, taken_back, widened
-from broker.rotation.rollouts import NAMED_MAX, Next, Said, gather, judge, why_taken_back
+from broker.rotation.rollouts import NAMED_MAX, PATIENCE, Next, Said, gather, judge, why_taken_back
 from broker.rotation.tallies import NEVER
 from broker.rotation.unconfirmed import unconfirmed
 from storage.errors import Conflict, StorageError
@@ -70,6 +70,7 @@ class RolloutDriver:
         self._clock = clock
         self._remarks = Remarks(clock)
         self._walk_at: dict[str, float] = {}
+        self._untold: dict[str, dict[tuple[int, str], float]] = {}
         self._woken = asyncio.Event()
         self._woken.set()  # rollouts may have begun before this process did
         self.ended: Counter[RolloutState] = Counter()
@@ -91,6 +92,7 @@ class RolloutDriver:
                 if rows:
                     self._woken.set()
                     if await self._claim.ask() is None:
+                        self._untold.clear()
                         pause_s = _IDLE_S
                     else:
                         await self._drive(rows)
@@ -102,6 +104,9 @@ class RolloutDriver:
 
     async def _drive(self, rows: list[RolloutRecord]) -> None:
         """One bad row must not hold up the other rollouts."""
+        ids = {row.id for row in rows}
+        self._walk_at = {rollout: at for rollout, at in self._walk_at.items() if rollout in ids}
+        self._untold = {rollout: since for rollout, since in self._untold.items() if rollout in ids}
         for row in rows:
             try:
                 self._authority.verify(row)
@@ -113,18 +118,25 @@ class RolloutDriver:
 
     async def _said(self, row: RolloutRecord) -> Said:
         page = await self._storage.select(RolloutTallyRecord, prefix=(row.token,))
-        return gather(row, page.records, self._alive())
+        said, now = gather(row, page.records, self._alive()), self._clock.monotonic()
+        # By when this replica saw it: one that has just entered, or come back, is not late for what began long ago.
+        before = self._untold.get(row.id, {})
+        since = {(row.step, instance): before.get((row.step, instance), now) for instance in said.untold}
+        self._untold[row.id] = since
+        return replace(said, untold_s=now - min(since.values(), default=now))
 
     def _alive(self) -> set[str]:
         return {replica.instance for replica in self._roll.known if replica.ended_at is None}
 
     async def _unanswered(self, row: RolloutRecord, said: Said) -> tuple[LeaseName, ...] | None:
-        """Who has not confirmed, on record; None: nobody looked, as connected ones are still waited for, or just now.
+        """Who has not confirmed, on record; None: nobody looked, as connected ones may still answer, or just now.
 
-        Looking costs what the leases of a month cost, so it is done seldom, and only when all who can answer have.
+        Looking costs what the leases of a month cost, so it is done seldom. A replica that says nothing of its workers
+        is not waited for longer than they are: what they said is on record.
         """
         over = self._is_over(row)
-        if not over and (said.untold or said.waiting or said.silent):
+        answers = said.waiting or (said.untold and said.untold_s < PATIENCE * row.wait_s)
+        if not over and answers:
             return None
         began = self._clock.monotonic()
         if not over and began < self._walk_at.get(row.id, began):
@@ -151,7 +163,6 @@ class RolloutDriver:
         if after.state != row.state or after.step != row.step:
             log.info("rollout_moved", token=row.token, state=after.state, step=after.step, reason=after.reason)
         if after.ended_at is not None and row.ended_at is None:
-            self._walk_at.pop(row.id, None)
             self.ended[after.state] += 1
             await self._sweep(row)
 
@@ -175,8 +186,8 @@ class RolloutDriver:
         if token.rollout != rollout.version:
             return self._finished(rollout, said, (), "the token was put back to another state")
         if token.disabled:
-            # Nobody holds it, which says nothing of the version.
-            return noted(rollout, failed=said.named_failed)
+            # Nobody holds it, which says nothing of the version. It is watched anew once somebody may hold it again.
+            return noted(rollout, failed=said.named_failed, answered_at=None)
         return await self._running(token, rollout, said)
 
     async def _running(self, token: TokenRecord, rollout: RolloutRecord, said: Said) -> Plan[RolloutRecord]:

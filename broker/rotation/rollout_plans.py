@@ -107,7 +107,8 @@ def taken_back(
 
     It is retired, unless it is the token's previous one: that it was before, and stays.
     """
-    record = _ended(rollout, "rolled_back", said, reason=reason, now=now)
+    unanswered = (*said.named_silent, *said.named_lost)[:NAMED_MAX]
+    record = _ended(rollout, "rolled_back", said, reason=reason, now=now, unanswered=unanswered)
     head = _next(token, now, rollout=0, rollout_share=0)
     stays = target.version == token.previous or target.stage in {"retired", "destroyed"}
     return _plan(

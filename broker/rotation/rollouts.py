@@ -23,6 +23,8 @@ SHARES_MAX: Final = 20
 SPAN_S_MAX: Final = 31 * 86_400.0
 TELL_S: Final = 30.0
 """How much longer than for answers a replica is waited for, that lives and says nothing of its workers."""
+PATIENCE: Final = 2
+"""So many times the wait, whoever is pushed a version again and again has to answer, from when he first had it on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,14 +56,15 @@ class NewRollout:
             ("deadline", self.deadline_s, 1),
         ):
             if not least <= seconds <= SPAN_S_MAX:
-                raise RolloutRefused(f"{name}: {seconds:g} s is not {least} s to {SPAN_S_MAX:g} s")
+                raise RolloutRefused(f"{name}: from {least} s to {SPAN_S_MAX / 86_400:g} days, not {seconds:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Said:
     """What the holders of a step said, on all replicas together. Counts are whole, lists cut off.
 
-    untold: replicas that live and have not told of this step yet. Each holder is in one of the other counts.
+    untold: replicas that live and have not told of this step yet. untold_s: for how long whoever judges has seen the
+    slowest of them say nothing. Each holder is in one of the other counts.
     """
 
     holders: int = 0
@@ -74,6 +77,7 @@ class Said:
     named_silent: tuple[LeaseName, ...] = ()
     named_lost: tuple[LeaseName, ...] = ()
     untold: tuple[str, ...] = ()
+    untold_s: float = 0.0
 
     @property
     def bad(self) -> int:
@@ -118,16 +122,10 @@ def gather(rollout: RolloutRecord, tallies: Iterable[RolloutTallyRecord], alive:
     )
 
 
-def last_answer_at(rollout: RolloutRecord) -> datetime:
-    """When a holder that has not answered is silent in any case; one that was sent the version late has until then."""
-    return rollout.step_at + timedelta(seconds=2 * rollout.wait_s)
-
-
 def judge(rollout: RolloutRecord, said: Said, now: datetime) -> Next:
     """What to do about the step of a running rollout."""
     if said.untold:
-        given_up_at = last_answer_at(rollout) + timedelta(seconds=TELL_S)
-        return Next.TAKE_BACK if now >= given_up_at else Next.WAIT
+        return Next.TAKE_BACK if said.untold_s >= PATIENCE * rollout.wait_s + TELL_S else Next.WAIT
     if said.bad * BUCKETS > rollout.abort_above * said.holders:
         return Next.TAKE_BACK
     if said.waiting:

@@ -11,7 +11,7 @@ from typing import Final
 from broker.leases.held import Held
 from broker.leases.shares import bucket
 from broker.leases.versions import is_confirmed
-from broker.rotation.rollouts import NAMED_MAX, last_answer_at
+from broker.rotation.rollouts import NAMED_MAX, PATIENCE
 from storage.records import LeaseRecord, RolloutRecord, RolloutTallyRecord
 from storage.records.rotation import LeaseName
 
@@ -109,8 +109,10 @@ def tally(
 
 
 def _silent_at(rollout: RolloutRecord, record: LeaseRecord) -> datetime:
-    """Who was sent the version late in the step, having just come back, has as long as the others; but no longer than
-    the step can wait."""
-    sent_at = record.pushed_at if record.version == rollout.version else None
-    since = rollout.step_at if sent_at is None else max(rollout.step_at, sent_at)
-    return min(since + timedelta(seconds=rollout.wait_s), last_answer_at(rollout))
+    """Whoever is sent the version late in the step, having just come back, has as long as the others. Coming back again
+    and again gives no more than twice that: else who comes and goes would hold the step up for ever."""
+    wait = timedelta(seconds=rollout.wait_s)
+    if record.version != rollout.version or record.pushed_at is None:
+        return rollout.step_at + wait
+    had_at = max(rollout.step_at, record.version_at or record.granted_at)
+    return min(max(rollout.step_at, record.pushed_at) + wait, had_at + PATIENCE * wait)

@@ -32,7 +32,7 @@ class RolloutRecord(Record, frozen=True, kw_only=True):
     abort_above: parts of 10 000 of a step's holders that may fail before all is taken back. retire: when the version
     before ends. due_at: None once it has ended, so that finding what runs costs what runs. failed: who could not use
     the version, whatever was said afterwards. unanswered: who has not confirmed, once that is all that is waited for,
-    and when it ended. holders, confirmed: as counted when it ended. The lists are cut off.
+    and when it ended or was taken back. holders, confirmed: as counted when it ended. The lists are cut off.
     """
 
     table: ClassVar[Table] = Table(name="rollout", key=("token",), due=("due_at",))

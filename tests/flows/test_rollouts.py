@@ -115,6 +115,7 @@ async def test_silence_past_the_wait_takes_it_back(house: Any, crew: Any, player
     record = await ended(house)
     assert (record.state, record.confirmed) == ("rolled_back", len(canary) - 1)
     assert "1 did not answer" in record.reason
+    assert [(name.worker, name.why) for name in record.unanswered] == [(canary[0].name, "did not answer")]
 
 
 async def test_a_worker_that_breaks_off_before_it_answers_is_lost(house: Any, crew: Any, players: Any) -> None:
@@ -125,6 +126,7 @@ async def test_a_worker_that_breaks_off_before_it_answers_is_lost(house: Any, cr
     record = await ended(house, 60)
     assert record.state == "rolled_back"
     assert "1 lost their connection" in record.reason
+    assert [(name.worker, name.why) for name in record.unanswered] == [(canary[0].name, "lost its connection")]
 
 
 async def test_a_worker_that_comes_back_and_has_it_is_not_lost(house: Any, crew: Any, players: Any, wire: Any) -> None:
@@ -227,6 +229,26 @@ async def test_offline_holders_are_waited_for_and_named(house: Any, crew: Any, p
     assert (await stages(house))[1] == "previous"
 
 
+async def test_who_is_away_is_named_beside_one_that_is_connected_and_silent(
+    house: Any, crew: Any, players: Any
+) -> None:
+    """One that never answers hides nobody who still has the version before."""
+    away, dumb = list(crew.values())[:2]
+    dumb.answers[2] = "silent"
+    await away.worker.socket.close()
+    await begin(house, wait_s=1.0, abort_above=9000)
+
+    async def named() -> bool:
+        record, _ = await house.services.rollouts.status(NAME)
+        return {(name.worker, name.why) for name in record.unanswered} == {
+            (away.name, "offline"),
+            (dumb.name, "connected"),
+        }
+
+    await house.until(named)
+    assert (await house.services.rollouts.status(NAME))[0].state == "confirming"
+
+
 async def test_while_a_version_is_rolled_out_nothing_moves_under_it(house: Any, crew: Any, players: Any) -> None:
     """What would change either of the two versions is refused with the way out; disabling and pending ones are not."""
     for player in players.canaries(crew, 2, 3000):
@@ -269,6 +291,27 @@ async def test_a_disabled_token_is_rolled_out_to_nobody_and_goes_no_further(
     await house.until(lambda: house.broker.rollouts.looked > looked + 1)
     record, said = await house.services.rollouts.status(NAME)
     assert (record.state, record.step, said.holders) == ("running", 0, 0)
+
+
+async def test_a_step_is_watched_anew_once_its_token_is_enabled_again(house: Any, crew: Any, players: Any) -> None:
+    """What passed while nobody could hold the version was no watching."""
+    await begin(house, shares=(3000, 10_000), bake_s=600.0)
+
+    async def watched() -> bool:
+        return (await house.services.rollouts.status(NAME))[0].answered_at is not None
+
+    async def unwatched() -> bool:
+        return not await watched()
+
+    await house.until(watched)
+    first = (await house.services.rollouts.status(NAME))[0].answered_at
+    await house.services.tokens.disable(NAME, actor=ROOT)
+    await house.until(unwatched)
+    await house.services.tokens.enable(NAME, actor=ROOT)
+    await house.until(watched)
+    again, _ = await house.services.rollouts.status(NAME)
+    assert (again.state, again.step) == ("running", 0)
+    assert again.answered_at > first
 
 
 async def test_what_cannot_be_rolled_out_is_refused(house: Any) -> None:

@@ -73,10 +73,11 @@ class RolloutSummary(Answer, frozen=True, kw_only=True):
 
 
 class Rollout(RolloutSummary, frozen=True, kw_only=True):
-    """A rollout, and what the holders said. Each holder is confirmed, failed, silent, lost or waited for.
+    """A rollout, and what the holders said. While it runs, each is confirmed, failed, silent, lost or waited for.
 
-    holders: of this step; after the end, as counted then. The lists name at most 200. unanswered: who has not confirmed
-    when that is all that is waited for, and who had not at the end. untold: replicas that have not told yet.
+    holders: of this step; after the end, as counted then, and confirmed and failed with it. The lists name at most 200.
+    unanswered: who has not confirmed when that is all that is waited for, and who had not at the end, silent or lost.
+    untold: replicas that have not told yet.
     """
 
     wait_s: float
