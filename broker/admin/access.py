@@ -166,13 +166,13 @@ class AccessReview:
                 "not used for that long; name a shorter time, or wait"
             )
         last, live = await self._last_of_grants(), await self._of_live_leases()
-        old = [
+        old = (
             GrantUse(grant=grant, last_at=last.get(grant.id))
             for grant in self._authority.grants
             if (after is None or grant.id > after)
             and grant.id not in live
             and max(grant.created_at, last.get(grant.id, grant.created_at)) <= now - unused
-        ]
+        )
         page = heapq.nsmallest(limit + 1, old, key=lambda each: each.grant.id)
         return page[:limit], page[limit - 1].grant.id if len(page) > limit else None, since
 
