@@ -1,4 +1,7 @@
-"""Values made for leases that come to nothing, or end where nobody knows of them: each is ended, and on record."""
+"""Values made for leases that come to nothing, or end where nobody knows of them: each is ended, and on record.
+
+Nor does a hand at the database have one leased to somebody else.
+"""
 
 from __future__ import annotations
 
@@ -132,3 +135,24 @@ async def test_rows_of_another_hand_take_no_turns(house: Any, upstream: Any, wel
 
         await house.until(over)
     assert not await upstream.logins()
+
+
+async def test_a_lease_that_another_hand_moved_gives_nobody_elses_value(
+    house: Any, upstream: Any, welcomed: Any, prepare: Any
+) -> None:
+    """A row that now says that the lease is of another worker and token opens neither to that worker."""
+    await house.grant("worker:ci-1", NAME, 60, 600)
+    await upstream.attach(house)
+    await prepare(house, worker="ci-2")
+    await house.grant("worker:ci-2", "db/payroll", 60, 600)
+    await upstream.attach(house, token="db/payroll")
+    async with welcomed(house, worker="ci-2") as victim:
+        granted = await victim.lease("db/payroll")
+    row = await house.row(granted["lease"])
+    moved = msgspec.structs.replace(row, rev=row.rev + 1, worker="ci-1", token=NAME)
+    await house.storage.commit(Commit(updates=[moved]))
+    async with welcomed(house) as worker:
+        resumed = await worker.ask("resume", leases=[{"lease": granted["lease"], "version": 1}])
+        assert [each["lease"] for each in resumed["live"]] == [granted["lease"]]
+        answer = await worker.ask("lease", token=NAME)
+        assert (answer["type"], answer["code"]) == ("error", "unavailable")

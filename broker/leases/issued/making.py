@@ -159,7 +159,8 @@ class Issuing:
 
     async def _on_record(self, ask: Ask) -> IssuedRecord:
         row = await self._stored.get(IssuedRecord, (ask.lease,))
-        if row is None or row.state != "live":
+        # Leases carry no MAC: one that another hand wrote may name a lease that was granted to somebody else.
+        if row is None or row.state != "live" or (row.token, row.worker) != (ask.token.name, ask.worker):
             raise Unavailable(f"the value of lease {ask.lease} is no more; release the lease and ask again")
         self._authority.verify(row)
         return row
