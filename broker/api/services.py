@@ -184,7 +184,6 @@ def make_services(
             book=book,
             putter=putter,
             vault=vault,
-            leases=leases,
             clock=clock,
         ),
     )

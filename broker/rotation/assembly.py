@@ -24,6 +24,7 @@ from broker.rotation.rollout_admin import RolloutAdmin
 from broker.rotation.rotators import Rotators
 from broker.rotation.steps import Steps
 from broker.rotation.trying import DryRuns
+from broker.rotation.users import Users
 from broker.upstream.port import Site
 from broker.vault.vault import Vault
 from storage.port import Storage
@@ -48,11 +49,10 @@ def make_rotation_desk(
     book: TokenBook,
     putter: TokenPutter,
     vault: Vault,
-    leases: LeaseDesk,
     clock: Clock,
 ) -> RotationDesk:
     """The services of rotation. site: what the configuration lets rotators do."""
-    rotations = RotationBook(authority=authority, stored=stored, leases=leases)
+    rotations = RotationBook(authority=authority, stored=stored)
     rotators = Rotators(site)
     signing_in = SigningIn(authority=authority, book=book, vault=vault)
     return RotationDesk(
@@ -94,7 +94,7 @@ def make_conductor(
     book = TokenBook(stored=stored, authority=authority)
     keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
     sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
-    rotations = RotationBook(authority=authority, stored=stored, leases=leases)
+    rotations = RotationBook(authority=authority, stored=stored)
     progress = Progress(authority=authority, rotations=rotations, claim=claim, clock=clock)
     steps = Steps(
         tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
@@ -108,6 +108,7 @@ def make_conductor(
             authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
         ),
         signing_in=SigningIn(authority=authority, book=book, vault=vault),
+        users=Users(leases=leases, clock=clock),
         clock=clock,
     )
     return Conductor(

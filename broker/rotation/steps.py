@@ -36,6 +36,7 @@ from broker.rotation.rollout_plans import SYSTEM
 from broker.rotation.rollouts import NewRollout
 from broker.rotation.rotators import Rotators, check_made
 from broker.rotation.schedule import next_start
+from broker.rotation.users import Users
 from broker.secret import Secret
 from broker.upstream.port import Made, Rotation
 from broker.vault.vault import Vault
@@ -72,6 +73,7 @@ class Steps:
         progress: Progress,
         rollouts: RolloutAdmin,
         signing_in: SigningIn,
+        users: Users,
         clock: Clock,
     ) -> None:
         self._tokens = tokens
@@ -83,6 +85,7 @@ class Steps:
         self._progress = progress
         self._rollouts = rollouts
         self._signing_in = signing_in
+        self._users = users
         self._clock = clock
         self._steps: dict[RotationStep, Callable[..., Awaitable[None]]] = {
             "create": self._create,
@@ -232,11 +235,12 @@ class Steps:
 
     async def _overlap(self, state: RotationRecord, policy: RotationPolicyRecord, hand: Hand) -> None:
         """Let the former version go when its time is over and nobody uses it, or when the deadline has come."""
-        users = () if not state.former else await self._rotations.users(state.token, state.former)
         over_at = state.step_at + timedelta(seconds=policy.overlap_s)
-        if (later := self._not_yet(state, policy, over_at=over_at, used=bool(users))) is not None:
+        if (later := await self._not_yet(state, policy, state.former, over_at=over_at)) is not None:
             await self._look_again(state, later)
             return
+        is_over = self._clock.now() >= self._deadline(state, policy)
+        users = await self._users.named(state.token, state.former) if is_over and state.former else ()
         await self._go_on(state, "finish", *self._retiring(state, state.former), unanswered=users)
 
     async def _finish(self, state: RotationRecord, policy: RotationPolicyRecord, hand: Hand) -> None:
@@ -253,8 +257,7 @@ class Steps:
         if token is not None and state.version and token.current == state.version:
             await self._end(state, policy, "overtaken")
             return
-        users = () if not state.version else await self._rotations.users(state.token, state.version)
-        if (later := self._not_yet(state, policy, over_at=state.step_at, used=bool(users))) is not None:
+        if (later := await self._not_yet(state, policy, state.version, over_at=state.step_at)) is not None:
             await self._look_again(state, later)
             return
         new = await self._value(state.token, state.version, hand)
@@ -264,18 +267,23 @@ class Steps:
             await self._rotators.ask(policy.rotator, policy.call_s, lambda each: each.abandon(rotation, new))
         await self._end(state, policy, state.ending, *self._retiring(state, state.version))
 
-    def _not_yet(
-        self, state: RotationRecord, policy: RotationPolicyRecord, *, over_at: datetime, used: bool
+    async def _not_yet(
+        self, state: RotationRecord, policy: RotationPolicyRecord, version: int, *, over_at: datetime
     ) -> datetime | None:
-        """When to look again; None: now is the time."""
+        """When to look again whether the version may go; None: now is the time."""
         now = self._clock.now()
-        deadline = state.step_at + timedelta(seconds=policy.deadline_s)
+        deadline = self._deadline(state, policy)
         # The longer it has gone on, the less often it is looked at; at least once a minute, to see others' changes.
         pause = min(max((now - state.step_at).total_seconds() / 10, LOOK_S), LOOK_S_MAX)
         later = now + timedelta(seconds=pause)
         if now < over_at:
             return min(over_at, later)
-        return min(deadline, later) if used and now < deadline else None
+        if now >= deadline or not version or await self._users.any(state.token, version) is False:
+            return None
+        return min(deadline, later)
+
+    def _deadline(self, state: RotationRecord, policy: RotationPolicyRecord) -> datetime:
+        return state.step_at + timedelta(seconds=policy.deadline_s)
 
     def _retiring(self, state: RotationRecord, version: int) -> tuple[Part, ...]:
         """That the version is leased to nobody any more, as a part of a commit."""

@@ -309,6 +309,7 @@ async def test_abandoning_while_the_value_is_made_takes_that_back(house: Any, pu
     puppet.gates["create"] = asyncio.Event()
     await rotate(house)
     await house.elapse(2)
+    await house.until(lambda: puppet.asked == ["create"])
     await house.services.rotations.admin.abandon(TOKEN, force=False, actor=ROOT)
     puppet.gates["create"].set()
     await reach(house, lambda found: found.step == "idle")
