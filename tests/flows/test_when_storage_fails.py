@@ -87,6 +87,37 @@ async def test_a_push_that_cannot_be_recorded_is_not_sent_until_it_can(house: An
         assert next(push["leases"] for push in pushes if push["type"] == "revoked") == [lost]
 
 
+async def test_a_push_that_landed_unconfirmed_is_sent_and_nothing_said_meanwhile_is_lost(
+    house: Any, welcomed: Any
+) -> None:
+    """Memory is a revision behind the row then: what is said next is written on what is there, not over it."""
+    async with welcomed(house) as worker:
+        lease = (await worker.lease("github/ci"))["lease"]
+        house.storage.slow, house.storage.late_s = writes_leases, 2.5
+        await house.put("github/ci", b"two")
+
+        async def landed() -> bool:
+            return bool((await house.row(lease)).version == 2)
+
+        await house.until(landed)
+        house.storage.late_s = 0.0
+        assert await worker.silent(0.2)
+        await worker.send(type="report", lease=lease, event="rejected", version=1)
+        push = await worker.push(within_s=20)
+        assert (push["type"], push["version"], push["value"]) == ("rotated", 2, "two")
+        await worker.send(type="ack", lease=lease, status="applied", version=2)
+
+        async def told() -> bool:
+            row = await house.row(lease)
+            return row.acked_version == 2 and row.report is not None
+
+        await house.until(told)
+        row = await house.row(lease)
+        assert (row.version, row.report.event, row.report.version) == (2, "rejected", 1)
+        assert [past.version for past in row.past] == [1]
+        assert house.broker.context.holdings.by_lease[lease].record == row
+
+
 async def test_renewals_go_on_after_an_outage(open_house: Any, clock: FakeClock, prepare: Any, welcomed: Any) -> None:
     """A renewal that could not be written is tried again until it is, while the lease lives."""
     async with open_house(clock=clock) as house:
