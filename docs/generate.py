@@ -91,7 +91,7 @@ METRICS: dict[str, str] = {
     "tokenbroker_issued_made": "Values made upstream for leases.",
     "tokenbroker_issued_refused": "Values not made because as many exist as may.",
     "tokenbroker_issued_failed": "Values that could not be made (step `make`), and attempts to end one upstream that "
-    "failed (`end`), by error code.",
+    "failed (`end`), by error code; `lost`: made, or begun, for a lease that was never granted, as after a kill.",
     "tokenbroker_issued_ended": "Values ended upstream.",
     "tokenbroker_issued_waiting": "Values that are to be ended upstream; 0 on replicas that do not do this work.",
     "tokenbroker_issued_oldest_s": "Seconds that the value has waited for its end that has longest, without those that "

@@ -156,7 +156,10 @@ class IssuedEnded(Entry, frozen=True, kw_only=True, tag="issued.ended"):
 
 
 class IssuedFailed(Entry, frozen=True, kw_only=True, tag="issued.failed"):
-    """A value could not be made (step `make`), or not be ended upstream at the first attempt (`end`). code: why."""
+    """A value could not be made (step `make`), or not be ended upstream at the first attempt (`end`). code: why.
+
+    `lost`: whoever had it made was killed, or too late, before its lease was granted, and told of no other reason.
+    """
 
     lease: str
     token: str

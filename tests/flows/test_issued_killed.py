@@ -48,7 +48,10 @@ class Database:
     def issued(self) -> list[tuple[str, str, int]]:
         """Lease, state and attempts of each value on record."""
         with self._opened() as connection:
-            return connection.execute("SELECT lease, state, attempt FROM issued").fetchall()
+            found: list[tuple[str, str, int]] = connection.execute(
+                "SELECT lease, state, attempt FROM issued"
+            ).fetchall()
+        return found
 
     @contextmanager
     def held(self) -> Any:

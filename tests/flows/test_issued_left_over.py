@@ -117,7 +117,7 @@ async def test_a_lease_ends_its_value_where_its_issuer_is_not_known_yet(
 
 
 async def test_rows_of_another_hand_take_no_turns(house: Any, upstream: Any, welcomed: Any) -> None:
-    """However many forged rows of a token are due before all others, what is to be ended is ended."""
+    """However many forged rows are due before all others, what is to be ended is ended; `issued list` names them."""
     await house.grant("worker:ci-1", "db/*", 60, 600)
     await upstream.attach(house)
     async with welcomed(house) as worker:
@@ -135,6 +135,9 @@ async def test_rows_of_another_hand_take_no_turns(house: Any, upstream: Any, wel
 
         await house.until(over)
     assert not await upstream.logins()
+    shown = await house.services.issuers.issued(token=NAME, after=None, limit=500)
+    assert len(shown.records) == len(forged)
+    assert all("issued" in each.error and each.lease in each.error for each in shown.records), shown.records[0].error
 
 
 async def test_a_lease_that_another_hand_moved_gives_nobody_elses_value(
