@@ -23,8 +23,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def demo() -> None:
     """Show the whole story on a temporary broker of its own, in about 15 seconds; nothing is left behind.
 
-    Seal a token, let three workers lease it, rotate it while they work, revoke one of them, list who had what and
-    verify the audit log. Exit code 0 only if every promise held.
+    Seal a token, let three workers lease it, rotate it while they work, roll out a wrong one that takes itself back,
+    revoke one worker, list who had what and verify the audit log. Exit code 0 only if every promise held.
     """
     configure_logs(level="error")
     try:

@@ -27,11 +27,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(kw_only=True, slots=True)
 class Actor:
-    """One worker: what it said last. versions: those it has used, with the moment it had them."""
+    """One worker: what it said last. had: the versions that it was given; version: the latest of them."""
 
     name: str
     state: str = "starting"
-    versions: dict[int, float] = field(default_factory=dict)
+    version: int = 0
+    had: set[int] = field(default_factory=set)
     again: Report | None = None
     stopped_at: float | None = None
     commands: asyncio.StreamWriter | None = None
@@ -42,9 +43,11 @@ class Actor:
         match report.event:
             case "leased":
                 self.state = "working"
-                self.versions[report.version] = now
+                self._given(report.version)
             case "changed" if report.kind == "rotated":
-                self.versions[report.version] = now
+                self._given(report.version)
+            case "rejected":
+                self._given(report.version)
             case "stopped":
                 self.state, self.stopped_at = "stopped", now
             case "again":
@@ -52,6 +55,10 @@ class Actor:
             case "failed":
                 self.state = f"failed: {report.why}"
         self.heard.set()
+
+    def _given(self, version: int) -> None:
+        self.version = version
+        self.had.add(version)
 
     async def until(self, met: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until a report makes `met` true; whether that came in time."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from broker.api.views.grants import AddGrant, Grant
 from broker.api.views.leases import Lease, Revocation, RevokeLeases
+from broker.api.views.rollouts import Rollout, StartRollout
 from broker.api.views.tokens import PutVersion, TokenVersion
 from broker.api.views.workers import RegisterWorker, Worker
 from broker.audit.report import Report
@@ -21,15 +22,20 @@ from broker.cli.arriving import receive_folder
 from broker.cli.client import AdminClient
 from broker.demo.cast import Actor
 from broker.demo.narrator import Narrator
-from broker.demo.upstream import Upstream
+from broker.demo.upstream import KEY_PREFIX, Upstream
 from broker.demo.verdict import Verdict
 from tokenbroker_client import WorkerKey
 
 TOKEN: Final = "payments/api-key"  # noqa: S105 - a token's name
 TEAM: Final = ("shop-1", "shop-2")
 CONTRACTOR: Final = "contractor-1"
+CANARY: Final = 4000
+"""Parts of 10 000: of these workers, one gets a fourth version first."""
 REVOKED_WITHIN_S: Final = 1.0
+_VERSIONS: Final = f"/v1/tokens/{TOKEN}/-/versions"
+_ROLLOUT: Final = f"/v1/tokens/{TOKEN}/-/rollout"
 _ACKNOWLEDGED_S: Final = 5.0
+_ROLLED_BACK_S: Final = 20.0
 _POLL_S: Final = 0.02
 
 
@@ -57,12 +63,11 @@ class Chapters:
 
     async def seal(self) -> int:
         """Let the API issue another key, and seal it as the token's next version; its number."""
-        key = f"sk-demo-{secrets.token_hex(16)}"
+        key = KEY_PREFIX + secrets.token_hex(16)
         self.keys.append(key)
         self._upstream.issue(key)
         self._narrator.command(f"token put {TOKEN} --file new-key")
-        path = f"/v1/tokens/{TOKEN}/-/versions"
-        return (await self._client.create(path, TokenVersion, PutVersion(value=key))).version
+        return (await self._client.create(_VERSIONS, TokenVersion, PutVersion(value=key))).version
 
     async def admit(self, folder: Path) -> None:
         """Register the workers, each with a key of its own, and grant them the token."""
@@ -101,6 +106,32 @@ class Chapters:
             await asyncio.sleep(_POLL_S)
         self._acknowledged.append(f"version {version} in {self._monotonic() - since:.2f} s")
         self._unacknowledged += [f"{name} version {version}" for name in sorted(missing)]
+
+    async def roll_out(self) -> None:
+        """Roll out a key that nobody can use, and see it taken back before more than one worker had it."""
+        self.keys.append(f"sk-other-{secrets.token_hex(16)}")
+        self._narrator.command(f"token put {TOKEN} --file other-key --stage pending")
+        body = PutVersion(value=self.keys[-1], stage="pending")
+        version = (await self._client.create(_VERSIONS, TokenVersion, body)).version
+        self._narrator.command(f"token rollout {TOKEN} --version {version} --canary {CANARY // 100}% --then 100%")
+        since = self._monotonic()
+        rollout = await self._client.create(_ROLLOUT, Rollout, StartRollout(version=version, shares=(CANARY, 10_000)))
+        while rollout.ended_at is None and self._monotonic() - since < _ROLLED_BACK_S:
+            await asyncio.sleep(_POLL_S)
+            rollout = await self._client.get(_ROLLOUT, Rollout)
+        for each in rollout.failed:
+            self._narrator.tell(f"{each.worker}: {each.why}")
+        had = [actor for actor in self._actors.values() if version in actor.had]
+        back = [
+            await actor.until(lambda actor=actor: actor.version < version, _ACKNOWLEDGED_S)  # type: ignore[misc]  # bound now
+            for actor in had
+        ]
+        after_s = self._monotonic() - since
+        self.verdict.judge(
+            "a key that does not work takes itself back",
+            held=rollout.state == "rolled_back" and back == [True],
+            seen=f"{', '.join(actor.name for actor in had) or 'nobody'} had it for {after_s:.2f} s at most",
+        )
 
     async def revoke(self) -> None:
         """Take the token from one worker, and see that it stops, stays out, and harms nobody else."""

@@ -55,9 +55,9 @@ async def _play(narrator: Narrator, folder: Path, monotonic: Callable[[], float]
             with narrator.watching(_TITLES, lambda: _rows(actors, upstream)):
                 await chapters.begin()
                 await _events(narrator, chapters)
-            narrator.chapter("6. Who had what")
+            narrator.chapter("7. Who had what")
             await chapters.account()
-        narrator.chapter("7. The audit log, away from the broker")
+        narrator.chapter("8. The audit log, away from the broker")
         await chapters.audit(outside, (await asyncio.to_thread((data / "audit.vkey").read_text)).strip())
         await chapters.search([data, outside])
     narrator.chapter("The verdict")
@@ -75,7 +75,10 @@ async def _events(narrator: Narrator, chapters: Chapters) -> None:
     narrator.tell("Once more: now the first key is worthless, so whoever still used it would be refused.")
     await chapters.rotate()
     await asyncio.sleep(SCENE_S)
-    narrator.chapter(f"5. {CONTRACTOR} leaves the project")
+    narrator.chapter("5. A wrong key is rolled out, to a few first")
+    narrator.tell("It belongs to another API. Whoever gets it says that it cannot use it.")
+    await chapters.roll_out()
+    narrator.chapter(f"6. {CONTRACTOR} leaves the project")
     await chapters.revoke()
 
 
@@ -96,6 +99,6 @@ async def _acting(
 
 def _rows(actors: dict[str, Actor], upstream: Upstream) -> list[tuple[object, ...]]:
     return [
-        (name, max(actor.versions, default="-"), upstream.accepted[name], upstream.refused[name], actor.state)
+        (name, actor.version or "-", upstream.accepted[name], upstream.refused[name], actor.state)
         for name, actor in actors.items()
     ]

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 WORKER_HEADER = "X-Worker"
+KEY_PREFIX = "sk-demo-"
+"""How the keys of this API begin."""
 
 
 class Upstream:

@@ -2,7 +2,8 @@
 
     python -m broker.demo.worker BROKER KEY_FILE TOKEN API
 
-This is what an application does; it never asks for a token twice and keeps none. It reports on standard output, a JSON
+This is what an application does; it never asks for a token twice and keeps none, and it makes no call with what is no
+key of this API: it says that it cannot use it, and waits for another one. It reports on standard output, a JSON
 object a line, and ends when its standard input does. The line `again` there makes it try to lease once more.
 """
 
@@ -15,8 +16,8 @@ from typing import Final
 
 import aiohttp
 
-from broker.demo.upstream import WORKER_HEADER
-from tokenbroker_client import Broker, BrokerError, Change, Lease, LeaseGone, connect
+from broker.demo.upstream import KEY_PREFIX, WORKER_HEADER
+from tokenbroker_client import Broker, BrokerError, Change, ChangeKind, ChangeRejected, Lease, LeaseGone, connect
 
 BETWEEN_CALLS_S: Final = 0.03
 _CALL: Final = aiohttp.ClientTimeout(total=5.0)
@@ -51,7 +52,8 @@ async def _lease_and_call(
             # Called after each change; once it has returned, the client acknowledges to the broker.
             lease.on_change(lambda change: _changed(change, lease))
             while not told.is_set():
-                await _call(http, api, broker.worker, lease.value)
+                if (key := lease.value).startswith(KEY_PREFIX):
+                    await _call(http, api, broker.worker, key)
                 await asyncio.sleep(BETWEEN_CALLS_S)
     except LeaseGone as gone:
         report("stopped", why=type(gone).__name__)
@@ -60,6 +62,9 @@ async def _lease_and_call(
 
 
 def _changed(change: Change, lease: Lease) -> None:
+    if change.kind is ChangeKind.ROTATED and not lease.value.startswith(KEY_PREFIX):
+        report("rejected", version=lease.version)
+        raise ChangeRejected("it is no key of this API")
     report("changed", kind=change.kind.value, version=lease.version)
 
 

@@ -34,9 +34,10 @@ def test_the_story_holds(tmp_path: Path) -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=100, env=_environment(tmp_path), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = done.stdout.partition("The verdict")[2]
-    assert verdict.count("yes") == 8
+    assert verdict.count("yes") == 9
     assert "NO" not in verdict
     assert "has acknowledged version 3" in done.stdout
+    assert "it is no key of this API" in done.stdout
     assert "contractor-1" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
