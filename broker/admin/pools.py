@@ -34,17 +34,23 @@ SEATS_MAX: Final = 1000
 """Places of one pool, all members together: each is read when a place is looked for."""
 COOL_DOWN_S: Final = 30
 COOL_DOWN_S_MAX: Final = 900
+WITNESSES: Final = 2
+WITNESSES_MAX: Final = 10
 REASON_CHARS_MAX: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewPool:
-    """What a pool shall be. leases_max: of each member at a time, 0 for any number. None: as it is, or the default."""
+    """What a pool shall be. leases_max: of each member at a time, 0 for any number. None: as it is, or the default.
+
+    witnesses: so many workers have to report a version as rejected before its member is quarantined.
+    """
 
     token: str
     members: Sequence[str]
     leases_max: int | None = None
     cool_down_s: int | None = None
+    witnesses: int | None = None
 
 
 class PoolAdmin:
@@ -182,7 +188,8 @@ class PoolAdmin:
         cool_down_s = (
             (COOL_DOWN_S if before is None else before.cool_down_s) if new.cool_down_s is None else new.cool_down_s
         )
-        _check_bounds(new.token, members, leases_max, cool_down_s)
+        witnesses = (WITNESSES if before is None else before.witnesses) if new.witnesses is None else new.witnesses
+        _check_bounds(new.token, members, leases_max, cool_down_s, witnesses)
         if before is None and len(self._authority.pools) >= POOLS_MAX:
             raise TooMany(f"pools: there are {POOLS_MAX}, the most; delete some first")
         now = self._clock.now()
@@ -192,6 +199,7 @@ class PoolAdmin:
             members=members,
             leases_max=leases_max,
             cool_down_s=cool_down_s,
+            witnesses=witnesses,
             created_by=actor if before is None else before.created_by,
             created_at=now if before is None else before.created_at,
             updated_at=now,
@@ -267,7 +275,7 @@ class PoolAdmin:
 _A_KIND: Final = {"pool": "a pool or bounded itself", "issued": "made for each lease"}
 
 
-def _check_bounds(name: str, members: Sequence[str], leases_max: int, cool_down_s: int) -> None:
+def _check_bounds(name: str, members: Sequence[str], leases_max: int, cool_down_s: int, witnesses: int) -> None:
     if not 1 <= len(members) <= MEMBERS_MAX:
         raise PoolRefused(f"pool {name}: it has 1 to {MEMBERS_MAX} members, not {len(members)}")
     if name in members and len(members) > 1:
@@ -281,11 +289,10 @@ def _check_bounds(name: str, members: Sequence[str], leases_max: int, cool_down_
         raise PoolRefused(f"token {name}: say how many leases it may have at a time; delete the pool to bound nothing")
     if not 1 <= cool_down_s <= COOL_DOWN_S_MAX:
         raise PoolRefused(f"pool {name}: cool_down_s {cool_down_s} is not 1 to {COOL_DOWN_S_MAX}")
+    if not 1 <= witnesses <= WITNESSES_MAX:
+        raise PoolRefused(f"pool {name}: witnesses {witnesses} is not 1 to {WITNESSES_MAX}")
 
 
 def _same(before: PoolRecord, after: PoolRecord) -> bool:
-    return (before.members, before.leases_max, before.cool_down_s) == (
-        after.members,
-        after.leases_max,
-        after.cool_down_s,
-    )
+    said = ("members", "leases_max", "cool_down_s", "witnesses")
+    return all(getattr(before, name) == getattr(after, name) for name in said)

@@ -37,9 +37,15 @@ async def define(
         timedelta | None,
         typer.Option(parser=read_span, metavar="SPAN", help="How long a rate-limited member rests; 30s."),
     ] = None,
+    witnesses: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="So many workers reporting a rejection quarantine a member; 2."),
+    ] = None,
 ) -> None:
     """Make a pool of tokens, or change one. A token that is its own only member is bounded in how many lease it."""
-    body = DefinePool(members=tuple(member), leases_max=max_leases, cool_down_s=span_seconds(cool_down))
+    body = DefinePool(
+        members=tuple(member), leases_max=max_leases, cool_down_s=span_seconds(cool_down), witnesses=witnesses
+    )
     _say(operator, await operator.client.post(_path(name), Pool, body, again=True))
 
 
@@ -54,6 +60,7 @@ async def list_pools(operator: Operator) -> None:
         Column("members", lambda pool: pool.members),
         Column("max leases", lambda pool: pool.leases_max or None),
         Column("cool down", lambda pool: f"{pool.cool_down_s} s"),
+        Column("witnesses", lambda pool: pool.witnesses),
         Column("updated", lambda pool: pool.updated_at),
         nothing="no pools; make one with `tokenbroker token pool set NAME --member TOKEN`",
     )

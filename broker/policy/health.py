@@ -1,7 +1,8 @@
 """Whether a member of a pool may be leased, and what a worker's report changes about that. Pure.
 
-A report is one worker's word. It lets a member rest; it takes two workers to have one quarantined, and no worker's word
-keeps more than half of a pool resting. So a worker that lies costs the others some of their places for a while.
+A report is one worker's word. It lets a member rest; it takes as many workers as the pool says to have one quarantined,
+and no worker's word keeps more than half of a pool resting. So, unless one suffices, a liar costs the others some of
+their places for a while.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from tokenbroker_client.wire import ReportEvent
 
 REST_MAX: Final = timedelta(minutes=15)
 """The longest that a member rests after one report, whatever upstream is said to have asked for."""
-WITNESSES: Final = 2
-"""So many workers have to report a version as rejected before its member is quarantined."""
 REMEMBERED: Final = timedelta(hours=1)
 """A rejection counts together with one that came at most so long after it."""
 
@@ -72,7 +71,7 @@ def after_report(
         counts = row.version == version and now - row.changed_at <= REMEMBERED
         rejected_by = tuple(sorted({worker, *(row.rejected_by if counts else ())}))
         row = _next(row, now, quarantined_at=None, version=version, rejected_by=rejected_by)
-        if len(rejected_by) >= WITNESSES:
+        if len(rejected_by) >= pool.witnesses:
             return msgspec.structs.replace(
                 row, quarantined_at=now, cool_until=None, rested_by="", reason="rejected by " + ", ".join(rejected_by)
             )

@@ -13,7 +13,8 @@ class PoolRecord(Record, frozen=True, kw_only=True):
 
     A token that is its own only member is one whose leases are bounded. leases_max: of each member at a time, 0 for any
     number; 1: exclusive. cool_down_s: how long a member rests after a worker was rate-limited there and upstream did
-    not say for how long.
+    not say for how long. witnesses: so many workers have to report a version as rejected before its member is
+    quarantined.
     """
 
     table: ClassVar[Table] = Table(name="pool", key=("token",))
@@ -22,6 +23,7 @@ class PoolRecord(Record, frozen=True, kw_only=True):
     members: tuple[str, ...]
     leases_max: int
     cool_down_s: int
+    witnesses: int
     created_by: str
     created_at: datetime
     updated_at: datetime

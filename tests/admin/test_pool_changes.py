@@ -29,7 +29,7 @@ async def test_a_pool_is_made_changed_and_deleted(tokens) -> None:
     """Each change is on record once; what is left out stays; its members outlive it."""
     pools = tokens.services.pools
     made = await define(tokens, leases_max=2)
-    assert (made.members, made.leases_max, made.cool_down_s) == (("a/1", "a/2"), 2, 30)
+    assert (made.members, made.leases_max, made.cool_down_s, made.witnesses) == (("a/1", "a/2"), 2, 30, 2)
     assert (await define(tokens)).rev == made.rev
     more = await pools.add_member("pool", "a/3", actor=ROOT)
     assert (more.members, more.leases_max, more.rev) == (("a/1", "a/2", "a/3"), 2, 2)
@@ -64,6 +64,7 @@ async def test_a_bounded_token_keeps_its_versions(tokens) -> None:
         ({"leases_max": 501}, PoolRefused, "at most 1000"),
         ({"leases_max": -1}, PoolRefused, "leases_max -1"),
         ({"cool_down_s": 0}, PoolRefused, "1 to 900"),
+        ({"witnesses": 0}, PoolRefused, "1 to 10"),
         ({"token": "other", "members": ("other",)}, PoolRefused, "how many leases"),
         ({"token": "other"}, Exists, "values of its own"),
         ({"token": "none", "members": ("none",), "leases_max": 1}, NotFound, "no such token"),

@@ -10,9 +10,11 @@ def test_a_pool_from_its_making_to_its_end(house: Any) -> None:
     shell = house.shell
     for name in ("pooled/1", "pooled/2", "pooled/3"):
         shell.ok("token", "put", name, stdin=b"secret")
+    alone = ("--witnesses", "1")
     members = ("--member", "pooled/1", "--member", "pooled/2")
-    made = shell.json("token", "pool", "set", "pooled/all", *members, "--max-leases", "2", "--cool-down", "1m")
+    made = shell.json("token", "pool", "set", "pooled/all", *members, "--max-leases", "2", "--cool-down", "1m", *alone)
     assert (made["members"], made["leases_max"], made["cool_down_s"]) == (["pooled/1", "pooled/2"], 2, 60)
+    assert made["witnesses"] == 1
     assert "pooled/all" in [pool["token"] for pool in shell.json("token", "pool", "list")]
     assert "pooled/3" in shell.ok("token", "pool", "add-member", "pooled/all", "pooled/3").out
     assert "pooled/3" not in shell.ok("token", "pool", "remove-member", "pooled/all", "pooled/3").out

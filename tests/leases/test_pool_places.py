@@ -27,6 +27,7 @@ def pool(members: int, leases_max: int) -> PoolRecord:
         members=tuple(NAMES[:members]),
         leases_max=leases_max,
         cool_down_s=30,
+        witnesses=2,
         created_by="",
         created_at=AT,
         updated_at=AT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,14 +15,24 @@ from tokenbroker_client.wire import ReportEvent
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 MEMBERS = ("a", "b", "c", "d", "e")
-POOL = PoolRecord(token="p", members=MEMBERS, leases_max=1, cool_down_s=30, created_by="", created_at=AT, updated_at=AT)
+POOL = PoolRecord(
+    token="p",
+    members=MEMBERS,
+    leases_max=1,
+    cool_down_s=30,
+    witnesses=2,
+    created_by="",
+    created_at=AT,
+    updated_at=AT,
+)
 
 
 def told(
     known: dict[str, MemberRecord], member: str = "a", event: str = "rejected", worker: str = "w", **more: Any
 ) -> MemberRecord | None:
+    pool = msgspec.structs.replace(POOL, witnesses=more.pop("witnesses", 2))
     given_: dict[str, Any] = {"version": 1, "current": 1, "retry_after_s": None, "now": AT, **more}
-    return after_report(POOL, member, known=known, event=ReportEvent(event), worker=worker, **given_)
+    return after_report(pool, member, known=known, event=ReportEvent(event), worker=worker, **given_)
 
 
 def test_a_rate_limit_rests_the_member_as_long_as_upstream_said() -> None:
@@ -56,6 +67,19 @@ def test_rejections_far_apart_are_not_put_together() -> None:
     soon = told({"a": first}, now=AT + REMEMBERED)
     assert soon is not None
     assert (soon.quarantined_at, soon.rejected_by) == (AT + REMEMBERED, ("v", "w"))
+
+
+def test_a_pool_of_one_worker_takes_its_word_where_the_operator_says_so() -> None:
+    """Nobody else would ever report; with three witnesses, two do not do."""
+    row = told({}, witnesses=1)
+    assert row is not None
+    assert (row.quarantined_at, row.reason) == (AT, "rejected by w")
+    known: dict[str, MemberRecord] = {}
+    for worker, quarantined_at in (("u", None), ("v", None), ("u", None), ("w", AT)):
+        after = told(known, worker=worker, witnesses=3)
+        assert after is not None
+        assert after.quarantined_at == quarantined_at
+        known["a"] = after
 
 
 def test_a_new_version_ends_a_quarantine_by_reports_and_none_by_an_operator() -> None:

@@ -8,12 +8,13 @@ import msgspec
 from msgspec import Meta
 
 from broker.admin.pool_book import MemberStatus, PoolStatus
-from broker.admin.pools import COOL_DOWN_S_MAX, MEMBERS_MAX, SEATS_MAX, NewPool
+from broker.admin.pools import COOL_DOWN_S_MAX, MEMBERS_MAX, SEATS_MAX, WITNESSES_MAX, NewPool
 from broker.api.views.common import Answer, Instant, Reason, Request, TokenName
 from storage.records import PoolRecord
 
 Places = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": SEATS_MAX})]
 CoolDown = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": COOL_DOWN_S_MAX})]
+Witnesses = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": WITNESSES_MAX})]
 MemberHealth = Literal["well", "resting", "quarantined", "unusable"]
 
 
@@ -26,16 +27,24 @@ class PoolPath(msgspec.Struct, frozen=True):
 class DefinePool(Request, frozen=True, kw_only=True):
     """What the pool shall be. leases_max: of each member at a time, 0 for any number; left out: as it is, or 0.
 
-    cool_down_s: how long a member rests whose worker was rate-limited; left out: as it is, or 30.
+    cool_down_s: how long a member rests whose worker was rate-limited; left out: as it is, or 30. witnesses:
+    workers that have to report a version as rejected before its member is quarantined; left out: as it is, or 2.
     """
 
     members: Annotated[tuple[TokenName, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
     leases_max: Places | None = None
     cool_down_s: CoolDown | None = None
+    witnesses: Witnesses | None = None
 
     def new_pool(self, token: str) -> NewPool:
         """What the service makes."""
-        return NewPool(token=token, members=self.members, leases_max=self.leases_max, cool_down_s=self.cool_down_s)
+        return NewPool(
+            token=token,
+            members=self.members,
+            leases_max=self.leases_max,
+            cool_down_s=self.cool_down_s,
+            witnesses=self.witnesses,
+        )
 
 
 class PoolMember(Request, frozen=True, kw_only=True):
@@ -52,12 +61,13 @@ class QuarantineMember(Request, frozen=True, kw_only=True):
 
 
 class Pool(Answer, frozen=True, kw_only=True):
-    """A pool. leases_max: of each member at a time, 0 for any number."""
+    """A pool. leases_max: of each member at a time, 0 for any number. witnesses: for a quarantine."""
 
     token: str
     members: list[str]
     leases_max: int
     cool_down_s: int
+    witnesses: int
     created_by: str
     created_at: Instant
     updated_at: Instant
@@ -115,6 +125,7 @@ def pool_view(record: PoolRecord) -> Pool:
         members=list(record.members),
         leases_max=record.leases_max,
         cool_down_s=record.cool_down_s,
+        witnesses=record.witnesses,
         created_by=record.created_by,
         created_at=record.created_at,
         updated_at=record.updated_at,

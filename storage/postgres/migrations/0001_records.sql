@@ -224,6 +224,7 @@ CREATE TABLE tokenbroker."pool" (
   "members" text COLLATE "C" NOT NULL,
   "leases_max" bigint NOT NULL,
   "cool_down_s" bigint NOT NULL,
+  "witnesses" bigint NOT NULL,
   "created_by" text COLLATE "C" NOT NULL,
   "created_at" bigint NOT NULL,
   "updated_at" bigint NOT NULL,

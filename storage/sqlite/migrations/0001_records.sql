@@ -212,6 +212,7 @@ CREATE TABLE "pool" (
   "members" TEXT NOT NULL,
   "leases_max" INTEGER NOT NULL,
   "cool_down_s" INTEGER NOT NULL,
+  "witnesses" INTEGER NOT NULL,
   "created_by" TEXT NOT NULL,
   "created_at" INTEGER NOT NULL,
   "updated_at" INTEGER NOT NULL,
