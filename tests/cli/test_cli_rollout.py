@@ -136,7 +136,7 @@ def test_what_is_no_share_is_a_usage_error(house: Any, share: str) -> None:
     [
         (("--canary", "5%"), "end with 100%"),
         (("--canary", "50%", "--then", "5%", "--then", "100%"), "larger than the one before"),
-        (("--wait", "0s"), "wait: 0 s"),
+        (("--wait", "0s"), "wait: from 1 s to 31 days, not 0 s"),
         (("--abort-on-failed", "100%"), "less than 100%"),
     ],
 )
