@@ -35,6 +35,12 @@ async def rows(house: Any) -> list[IssuedRecord]:
     return found
 
 
+def issuer_at(server: Any, token_url: str) -> NewIssuer:
+    """How access tokens of an authorization server are made; the token crm/client holds the client's secret."""
+    settings = {"token_url": token_url, "revoke_url": f"{server.url}/revoke", "client_id": server.client_id}
+    return NewIssuer(token=API, issuer="oauth2", settings=settings, credentials={"client_secret": "crm/client"})
+
+
 async def test_many_asks_of_a_session_are_all_told_the_bound(house: Any, upstream: Any, welcomed: Any) -> None:
     """However many a session sends at once, each answer names what is in the way, and upstream is asked for nothing."""
     await house.grant("worker:ci-1", "db/*", 60, 600)
@@ -59,12 +65,7 @@ async def test_who_hangs_up_while_a_token_is_made_leaves_none(
         async with tcp_proxies.proxying("127.0.0.1", int(target)) as network:
             await house.grant("worker:ci-1", API, 60, 600)
             await house.put("crm/client", server.client_secret.encode())
-            settings = {
-                "token_url": f"http://127.0.0.1:{network.port}/token",
-                "revoke_url": f"{server.url}/revoke",
-                "client_id": server.client_id,
-            }
-            new = NewIssuer(token=API, issuer="oauth2", settings=settings, credentials={"client_secret": "crm/client"})
+            new = issuer_at(server, f"http://127.0.0.1:{network.port}/token")
             await house.services.issuers.set(new, actor=ROOT)
             await house.settled()
             network.thawed.clear()
@@ -159,3 +160,25 @@ async def test_a_lease_that_another_hand_moved_gives_nobody_elses_value(
         assert [each["lease"] for each in resumed["live"]] == [granted["lease"]]
         answer = await worker.ask("lease", token=NAME)
         assert (answer["type"], answer["code"]) == ("error", "unavailable")
+
+
+async def test_no_lease_outlives_its_value(house: Any, oauth2_standin: Any, welcomed: Any) -> None:
+    """It is renewed up to the end that upstream gave the value, and runs out there."""
+    async with oauth2_standin.authorising() as server:
+        server.expires_in = 5
+        await house.grant("worker:ci-1", API, 2, 600)
+        await house.put("crm/client", server.client_secret.encode())
+        await house.services.issuers.set(issuer_at(server, f"{server.url}/token"), actor=ROOT)
+        await house.settled()
+        async with welcomed(house) as worker:
+            granted = await worker.lease(API)
+            assert granted["max_ttl_s"] <= 5
+            [row] = await rows(house)
+
+            async def over() -> bool:
+                return (await house.row(granted["lease"])).state == "expired" and not await rows(house)
+
+            await house.until(over)
+        lease = await house.row(granted["lease"])
+        assert lease.max_expires_at == row.ends_at == row.due_at
+        assert lease.expires_at == lease.max_expires_at, "it was renewed to the end, and not past it"
