@@ -68,7 +68,8 @@ class Broker:
         `ttl_s` bounds how long the value outlives a broken connection (0 < ttl_s ≤ 31 days; None: the grant's default).
         `stage="previous"` leases the version before the current one, where a grant allows it: for those who check what
         others sign or send, and have to accept both. `wait_s` is how long to stand in line (0 ≤ wait_s ≤ 300) for a
-        token that only so many may lease at once; None: not at all. `on_change` is the first handler, see
+        token that only so many may lease at once; None: not at all. It stands there again
+        when its lease was lost. `on_change` is the first handler, see
         `Lease.on_change`. Blocks on the same token and stage share one lease, which is released, and the value wiped,
         when the last of them is left.
 

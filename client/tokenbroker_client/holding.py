@@ -46,6 +46,7 @@ class Holding:
         self.version = 0
         self.content_type = ""
         self.ttl_asked_s: float | None = None
+        self.wait_asked_s: float | None = None
         self.listeners: list[Listener] = []
         # Whoever leases or releases this token takes its turn, across holdings of the same token: a broker that
         # answers a release after a lease, in one batch, would end the lease that was just given.

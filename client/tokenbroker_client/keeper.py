@@ -80,9 +80,8 @@ class Keeper:
         """Lease a token in a stage and return its holding, with the caller as one more user.
 
         Waits at most the request deadline, for a connection and for the answer together, and `wait_s` more for a turn
-        in line. Raises what the broker
-        answers, ConnectionLost, TimedOut, SessionRefused and Closed; then, and when cancelled, no lease is left behind:
-        a grant that comes too late is released.
+        in line. Raises what the broker answers, ConnectionLost, TimedOut, SessionRefused and Closed; then, and when
+        cancelled, no lease is left behind: a grant that comes too late is released.
         """
         if self._closed:
             raise Closed
@@ -189,6 +188,7 @@ class Keeper:
 
     async def _ask_in_time(self, holding: Holding, ttl_s: float | None, wait_s: float | None) -> None:
         connection: Connection | None = None
+        holding.ttl_asked_s, holding.wait_asked_s = ttl_s, wait_s
         deadline_s = self._request_s + (wait_s or 0.0)
         wait_until = self._elapsed() + (wait_s or 0.0)
         try:
@@ -215,7 +215,6 @@ class Keeper:
     async def _ask(
         self, connection: Connection, holding: Holding, ttl_s: float | None, *, wait_s: float | None = None
     ) -> None:
-        holding.ttl_asked_s = ttl_s
         await connection.ask(
             lambda number: LeaseRequest(
                 id=number,
@@ -234,10 +233,12 @@ class Keeper:
             while holding.users and not holding.final:
                 try:
                     connection = await self._link.usable()
-                    async with asyncio.timeout(self._request_s), holding.turn:
+                    # In line like the first time: else whoever stands there would be served before it for ever.
+                    wait_s = holding.wait_asked_s
+                    async with asyncio.timeout(self._request_s + (wait_s or 0.0)), holding.turn:
                         if release_first:
                             await self._release_now(connection, holding)
-                        await self._ask(connection, holding, holding.ttl_asked_s)
+                        await self._ask(connection, holding, holding.ttl_asked_s, wait_s=wait_s)
                 except (Denied, NotFound, BadRequest) as error:
                     if not holding.final:
                         self._delivery.deliver(holding, holding.deny(str(error)), None)

@@ -94,6 +94,17 @@ async def test_a_lease_that_the_broker_lost_is_asked_for_again(fake: FakeBroker,
         assert len(fake.live_leases) == 1
 
 
+async def test_whoever_stood_in_line_stands_there_again(fake: FakeBroker, dial: Dial) -> None:
+    """A lease that was lost is asked for with the same wait: else all who stand in line would be served before it."""
+    async with dial(fake) as broker, broker.lease("github/ci", wait_s=30) as lease:
+        changes = lease.changes()
+        fake.leases[0].code = "expired"
+        await fake.drop_connections()
+        assert (await anext(changes)).kind is ChangeKind.RESTORED
+        (again,) = fake.live_leases
+        assert again.wait_s == 30
+
+
 async def test_an_expired_lease_that_is_denied_is_over(fake: FakeBroker, dial: Dial, clock: HandClock) -> None:
     """When the broker does not grant it again, reading says so, and nobody asks any more."""
     async with dial(fake) as broker, broker.lease("github/ci") as lease:

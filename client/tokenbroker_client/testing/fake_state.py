@@ -40,7 +40,7 @@ class FakeToken:
 
 @dataclass(kw_only=True)
 class FakeLease:
-    """A lease that the fake gave. `version` is the one sent last."""
+    """A lease that the fake gave. `version` is the one sent last, `wait_s` how long its request would stand in line."""
 
     lease: str
     token: str
@@ -53,6 +53,7 @@ class FakeLease:
     stage: Stage = Stage.CURRENT
     code: str | None = None
     """Why it is over (a `GoneCode`); None while it lives."""
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ class FakeState:
                 ends_at=0.0,
                 ceiling_at=self.elapsed() + self.max_ttl_s,
                 stage=stage,
+                wait_s=request.wait_s,
             )
             self.leases[lease.lease] = lease
         lease.ttl_s = asked_s
