@@ -12,11 +12,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def time_ordered_ids(now: datetime, count: int) -> Iterator[str]:
     """`count` ids of 32 hexadecimal digits: 48 bits of Unix milliseconds, then 80 random bits each.
 
-    Ids sort as text in the order of their milliseconds, so inserts stay at the end of an index.
+    Ids sort as text in the order of their milliseconds, and these in the order they are given out, so inserts stay at
+    the end of an index.
     """
     prefix = _milliseconds(now).to_bytes(6, "big").hex()
     digits = os.urandom(10 * count).hex()
-    return (prefix + digits[at : at + 20] for at in range(0, 20 * count, 20))
+    return iter(sorted([prefix + digits[at : at + 20] for at in range(0, 20 * count, 20)]))
 
 
 def time_ordered_id(now: datetime) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, repeat
 from operator import attrgetter, is_not, itemgetter
 from typing import Any, Final, Generic
 
@@ -108,12 +108,24 @@ class Codec(Generic[R]):
 
     def to_row(self, record: R) -> Row:
         """The record's cells. TypeError: a field holds another type than its hint says (a naive instant, say)."""
-        cells = list(self._cells(record))
+        return self.to_rows((record,))[0]
+
+    def to_rows(self, records: Sequence[R]) -> list[Row]:
+        """The cells of each record, of which there is one at least. Errors as in `to_row`.
+
+        Column by column, so that what all of them share, as records that are written together share their instants, is
+        converted once.
+        """
+        columns = list(zip(*map(self._cells, records), strict=True))
+        cells: list[Iterable[Any]] = list(columns)
         for at, encode in self._encoders:
-            value = cells[at]
-            if value is not None:
-                cells[at] = encode(value)
-        return tuple(cells)
+            column = columns[at]
+            first = column[0]
+            if column.count(first) < len(column):
+                cells[at] = [None if value is None else encode(value) for value in column]
+            elif first is not None:
+                cells[at] = repeat(encode(first), len(column))
+        return list(zip(*cells, strict=True))
 
     def from_row(self, row: Row) -> R:
         """The record that these cells describe. Damaged: they describe none; table and key are named."""

@@ -133,18 +133,19 @@ def changed(codec: Codec[Any]) -> str:
 
 
 def _rows(records: Sequence[Record | Amended], codecs: Codecs) -> Rows:
-    found: dict[Codec[Any], list[Row]] = {}
+    found: dict[Codec[Any], list[Record]] = {}
     for record in records:
         if isinstance(record, Amended):
             after: Record = record.after
             codec = codecs[type(after)].amending(record.before, after)
         else:
             after, codec = record, codecs[type(record)]
-        rows = found.get(codec)
-        if rows is None:
-            rows = found[codec] = []
-        rows.append(codec.to_row(after))
-    return found
+        alike = found.get(codec)
+        if alike is None:
+            found[codec] = [after]
+        else:
+            alike.append(after)
+    return {codec: codec.to_rows(alike) for codec, alike in found.items()}
 
 
 def _check_once(work: Work) -> None:

@@ -77,17 +77,19 @@ class Waiting:
             taken.append(self._own.popleft())
             room -= taken[-1].leases_named
         room += leases_max - leases_max // share
-        while self._turns and len(taken) < operations_max:
-            line = self._lines[self._turns[0]]
-            if room < line[0].leases_named and taken:
+        own, turns, lines = len(taken), self._turns, self._lines
+        while turns and len(taken) < operations_max:
+            line = lines[turns[0]]
+            named = line[0].leases_named
+            if room < named and taken:
                 break
             taken.append(line.popleft())
-            room -= taken[-1].leases_named
-            self._count -= 1
+            room -= named
             if line:
-                self._turns.rotate(-1)
+                turns.rotate(-1)
             else:
-                del self._lines[self._turns.popleft()]
+                del lines[turns.popleft()]
+        self._count -= len(taken) - own
         return taken
 
     def _line(self, name: str) -> deque[Operation]:

@@ -35,6 +35,14 @@ def test_the_same_record_gives_the_same_row() -> None:
     assert Codec(TokenRecord).to_row(one) == Codec(TokenRecord).to_row(two)
 
 
+@pytest.mark.parametrize("kind", records.ALL)
+def test_rows_of_several_records_are_those_of_each(kind: type[Record]) -> None:
+    """What is converted once for all is what each record alone would say, whether or not they share it."""
+    codec = Codec(kind)
+    for together in ([sample(kind, 1), sample(kind, 1)], [sample(kind, 1), bare(kind, 2), sample(kind, 3)]):
+        assert codec.to_rows(together) == [codec.to_row(record) for record in together]
+
+
 def test_an_instant_is_microseconds_since_1970() -> None:
     """The stored number is that of every other tool."""
     codec = Codec(LeaseRecord)
