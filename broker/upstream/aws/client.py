@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Annotated, Any
 
 import aiohttp
@@ -27,6 +28,7 @@ from botocore.exceptions import (
     ParamValidationError,
     SSLError,
 )
+from botocore.loaders import create_loader
 
 from broker.secret import Secret
 from broker.upstream.destinations import allowed_url
@@ -94,12 +96,22 @@ def signing_key(work: Work) -> ProcessCredentials | None:
     return key
 
 
+@cache
+def _tables() -> Any:
+    """What AWS's services look like, which the SDK reads from large files. Once: it takes 50 ms, for which nobody else
+    is served, and a value for each lease is many. Where `AWS_DATA_PATH` leads plays no part.
+    """
+    return create_loader()
+
+
 def open_sdk() -> AioSession:
-    """The SDK, for as long as an adapter is open: it reads what AWS's services look like from large files, once."""
+    """The SDK, for as long as an adapter is open."""
     for library in ("botocore", "aiobotocore"):
         # At DEBUG they log whole requests and answers, and those hold keys; at INFO, what nobody asked.
         logging.getLogger(library).setLevel(logging.WARNING)
-    return AioSession()
+    sdk = AioSession()
+    sdk.register_component("data_loader", _tables())
+    return sdk
 
 
 @asynccontextmanager
