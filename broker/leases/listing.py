@@ -17,8 +17,9 @@ from storage.port import PAGE_MAX, Page, Storage
 from storage.records import LeaseRecord
 from storage.table import Key
 
-LONGEST = timedelta(days=31)
-"""The longest maximum TTL of a grant: nothing granted earlier than this before an instant was live at it."""
+LONGEST = timedelta(days=31, minutes=1)
+"""The longest maximum TTL of a grant, and as long as a value may take that is made for a lease that has its id by then:
+no lease whose id is older than this before an instant was live at it."""
 
 
 def check_on_record(field: str, at: datetime, *, now: datetime, retention: timedelta) -> None:

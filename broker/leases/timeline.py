@@ -57,12 +57,15 @@ class _Earliest:
         """This lease has something to tell that is later."""
         self.oldest_over = lease if self.oldest_over is None else min(lease, self.oldest_over)
 
-    def end_before(self, at: datetime) -> bool:
-        """Whether nothing that begins at this instant can be among them."""
+    def end_before(self, lease: str) -> bool:
+        """Whether nothing that this lease, and those behind it, have to tell can be among them.
+
+        By its id, not by when it was granted: a value may have been made for it before, which takes a while.
+        """
         if len(self.placed) < self.limit:
             return False
         self.cut()
-        return self.placed[-1][0][0] < _micros(at)
+        return lease >= _first_after(self.placed[-1][1].at)
 
 
 async def timeline(
@@ -83,16 +86,17 @@ async def timeline(
     may be missing in them.
     """
     behind, begin = ((-1, "", 0), first_id_at(since - LONGEST)) if after is None else _read(after)
+    beyond = _first_after(until)
     earliest = _Earliest(limit=limit)
     at: Key | None = (begin,)
     while at is not None:
         page = await select_leases(storage, only(worker), token=token, after=at, limit=PAGE_MAX)
         at = page.next
         for row in page.records:
-            if row.granted_at > until:
+            if row.lease >= beyond:
                 at = None
                 break
-            if earliest.end_before(row.granted_at):
+            if earliest.end_before(row.lease):
                 earliest.over(row.lease)
                 at = None
                 break
@@ -105,6 +109,11 @@ async def timeline(
     if earliest.oldest_over is None:
         return TimelinePage(events, None)
     return TimelinePage(events, (*earliest.placed[-1][0], _before(earliest.oldest_over)))
+
+
+def _first_after(at: datetime) -> str:
+    """The smallest id of the millisecond behind this one."""
+    return first_id_at(at + timedelta(milliseconds=1))
 
 
 def _micros(at: datetime) -> int:

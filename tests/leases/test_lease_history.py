@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.clock import FakeClock
 from broker.errors import BadRequest
 from broker.ids import time_ordered_id
 from broker.leases.history import as_of, events_of, live_at
-from broker.leases.listing import select_leases
+from broker.leases.listing import list_leases, select_leases
 from broker.leases.terms import ended
 from broker.leases.timeline import timeline
 from broker.leases.versions import PAST_MAX, applied, failed, given
@@ -152,6 +153,33 @@ async def test_pages_of_any_size_tell_the_same(tmp_path: Any) -> None:
             assert await _pages(storage, limit) == whole
         part = await _pages(storage, 10, token="db/web", since=at(500), until=at(800))
         assert part == [event for event in whole if event.token == "db/web" and at(500) <= event.at <= at(800)]
+
+
+def _made_first(asked: float, took: float) -> LeaseRecord:
+    """A lease whose value was made for it: it has had its id since it was asked for."""
+    return lease(time_ordered_id(at(asked)), asked + took)
+
+
+async def test_a_lease_whose_value_took_a_while_hides_no_other(tmp_path: Any) -> None:
+    """Later ids may be granted before it; each event is told in its place, on pages of any size, up to any instant."""
+    rows = [_made_first(0, 9), _made_first(1, 0), _made_first(2, 5), _made_first(3, 0)]
+    async with open_storage(f"sqlite:///{tmp_path / 'x.db'}") as storage:
+        await storage.commit(Commit(inserts=rows))
+        for until, granted in ((90_000, [1, 3, 7, 9]), (5, [1, 3]), (7, [1, 3, 7])):
+            for limit in (1, 2, 100):
+                events = await _pages(storage, limit, until=at(until))
+                assert [event.at for event in events if event.event == "granted"] == [at(each) for each in granted]
+
+
+async def test_the_longest_lease_is_live_until_its_end(tmp_path: Any) -> None:
+    """Also where its value took a while: who lists or revokes what is live finds it to the last moment."""
+    row = _made_first(0, 10)
+    end = row.granted_at + timedelta(days=31)
+    row = msgspec.structs.replace(row, expires_at=end, max_expires_at=end, due_at=end)
+    async with open_storage(f"sqlite:///{tmp_path / 'x.db'}") as storage:
+        await storage.commit(Commit(inserts=[row]))
+        for instant, found in ((end - timedelta(seconds=1), 1), (end, 0)):
+            assert len((await list_leases(storage, FakeClock(), at=instant)).records) == found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
