@@ -84,7 +84,8 @@ async def start(
         typer.Option(metavar="SHARE", parser=read_percent, help="The first step; without, all workers at once."),
     ] = None,
     then: Annotated[
-        list[str] | None, typer.Option(metavar="SHARE", help="A further step; repeat it, and end with 100%.")
+        list[int] | None,
+        typer.Option(metavar="SHARE", parser=read_percent, help="A further step; repeat it, and end with 100%."),
     ] = None,
     wait: Annotated[
         timedelta | None,
@@ -101,7 +102,11 @@ async def start(
     retire: Annotated[RetireBefore, typer.Option(help="When the version before is retired.")] = RetireBefore.CONFIRMED,
     deadline: Annotated[
         timedelta | None,
-        typer.Option(parser=read_span, metavar="SPAN", help="So long after the last step, unless all confirmed: 1h."),
+        typer.Option(
+            parser=read_span,
+            metavar="SPAN",
+            help="With --retire deadline or never: so long after the last step, unless all confirmed: 1h.",
+        ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the broker goes on.")] = False,
 ) -> None:
@@ -111,8 +116,7 @@ async def start(
     it, the next step follows; after the last one the version is current. When too many fail, report it rejected, do not
     answer or break off, all is taken back by itself, and the exit code is 1. Ctrl-C ends only the following.
     """
-    steps = [] if canary is None else [canary]
-    steps += [read_percent(text) for text in then or ()]
+    steps = [*(() if canary is None else (canary,)), *(then or ())]
     body = StartRollout(
         version=version,
         shares=tuple(steps) or (10_000,),
