@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.admin.errors import RevealByKms, RevealOff
+from broker.admin.kinds import check_versioned
 from broker.admin.token_book import TokenBook
 from broker.audit.entries import TokenRevealed
 from broker.authority.authority import Authority
@@ -38,7 +39,7 @@ class Revealer:
         """The value of a version (None: the current one), once `TokenRevealed` is durable; never before.
 
         RevealOff: switched off. RevealByKms: the KMS decides per worker. NotFound: no such token or version, or none is
-        current. Gone: destroyed.
+        current. WrongKind: it has no versions. Gone: destroyed.
         Unavailable: it could not be recorded or opened in time; nothing was shown.
         """
         if not self._allowed:
@@ -50,6 +51,7 @@ class Revealer:
                 f"token {name} is of keyring {ring.name}, whose KMS decides for each worker, and an operator is none; "
                 "lease it as a worker that the KMS allows"
             )
+        check_versioned(self._authority, token)
         number = token.current if version is None else version
         if not number:
             raise NotFound(f"token {name} has no current version; name one of `token versions`")

@@ -44,6 +44,7 @@ async def list_tokens(
         tokens,
         tokens,
         Column("token", lambda token: token.token),
+        Column("kind", lambda token: token.kind),
         Column("current", lambda token: token.current or None),
         Column("latest", lambda token: token.latest),
         Column("keyring", lambda token: token.keyring),
@@ -62,6 +63,7 @@ async def show(operator: Operator, name: Name) -> None:
         token,
         {
             "token": token.token,
+            "kind": token.kind,
             "current": token.current or None,
             "previous": token.previous or None,
             "latest": token.latest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from broker.admin.errors import InUse, RolloutRunning
+from broker.admin.kinds import check_versioned
 from broker.admin.once import Once, nothing_beside
 from broker.admin.plan import Plan, carry_out, check_revision
 from broker.admin.stages import check_not_rolling, check_promotable
@@ -81,6 +82,7 @@ class RolloutAdmin:
                 f"the rollout of version {before.version} of {name} still waits for holders to confirm; wait, or end "
                 f"that with `token rollout abort {name}`"
             )
+        check_versioned(self._authority, token)
         target = await self._book.version(name, new.version)
         _check_target(token, target)
         (await self._vault.open(target)).wipe()
@@ -130,7 +132,9 @@ class RolloutAdmin:
 def _check_target(token: TokenRecord, target: VersionRecord) -> None:
     check_promotable(target)
     if token.kind != "stored":
-        raise Conflict(f"token {token.name} has no versions that could be rolled out")
+        raise Conflict(
+            f"token {token.name} is bounded as a pool, which is not rolled out; promote {target.version} instead"
+        )
     if token.current == target.version:
         raise InUse(f"version {target.version} of {token.name} is current already; there is nothing to roll out")
     if not token.current:

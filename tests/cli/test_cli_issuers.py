@@ -21,6 +21,9 @@ def test_a_token_gets_an_issuer_and_goes_with_it(house: Any) -> None:
     assert house.shell.json("issuer", "show", "cli/aws") == made
     assert "aws-sts" in house.shell.ok("issuer", "issuers").out.split()
     assert "it has no versions" in house.shell.refused("token", "put", "cli/aws", stdin=b"value")
+    assert house.shell.json("token", "show", "cli/aws")["kind"] == "issued"
+    for command in (("reveal", "cli/aws"), ("rollout", "cli/aws", "--version", "1")):
+        assert "it has no versions" in house.shell.refused("token", *command)
     assert put(house, "cli/aws", "--max-leases", "8")["leases_max"] == 8
     assert "disable" in house.shell.refused("token", "delete", "cli/aws")
     house.shell.ok("token", "disable", "cli/aws")

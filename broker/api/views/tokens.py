@@ -109,10 +109,12 @@ class AskReveal(Request, frozen=True, kw_only=True):
 
 class Token(Answer, frozen=True, kw_only=True):
     """A token, without any value. current, previous: 0 while no version is. rollout: the version that is on its way to
-    `rollout_share` parts of 10 000 workers, 0 for none.
+    `rollout_share` parts of 10 000 workers, 0 for none. kind: whether its values are stored versions, are issued for
+    each lease, or are those of a pool's members.
     """
 
     token: str
+    kind: Literal["stored", "issued", "pool"]
     keyring: str
     labels: dict[str, str]
     disabled: bool
@@ -175,6 +177,7 @@ def token_view(record: TokenRecord) -> Token:
     """A token as answers show it."""
     return Token(
         token=record.name,
+        kind=record.kind,
         keyring=record.keyring,
         labels=record.labels,
         disabled=record.disabled,
