@@ -6,6 +6,7 @@ each argument that asyncpg would look for there is given.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -68,7 +69,8 @@ async def connected(
             database=where.dbname,
             user=user,
             password=password,
-            ssl=_tls(where),
+            # In a thread: to read the system's authorities takes 25 ms, and connections are as many as leases.
+            ssl=await asyncio.to_thread(_tls, where),
             direct_tls=False,
             target_session_attrs="any",
             timeout=CONNECT_S,
