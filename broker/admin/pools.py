@@ -26,7 +26,7 @@ from broker.errors import NotFound
 from broker.policy.errors import excerpt
 from broker.policy.names import parse_token_name
 from storage.port import PAGE_MAX, Delete, Expect
-from storage.records import MemberRecord, PoolRecord, SeatRecord, TokenRecord
+from storage.records import LeaseRecord, MemberRecord, PoolRecord, SeatRecord, TokenRecord
 
 POOLS_MAX: Final = 1000
 MEMBERS_MAX: Final = 100
@@ -95,7 +95,6 @@ class PoolAdmin:
                 entries=(self._entry(after, "set", actor),),
                 inserts=((after,) if before is None else ()) + ((token,) if token.rev == 1 else ()),
                 updates=(() if before is None else (after,)) + ((token,) if token.rev > 1 else ()),
-                deletes=tuple(await self._seats(after.token, left=set(after.members))) if before is not None else (),
                 expects=expects,
                 aside=await once(after.token),
             )
@@ -132,7 +131,7 @@ class PoolAdmin:
                 deletes=(
                     Delete(PoolRecord, record.key, record.rev),
                     *(() if own else (Delete(TokenRecord, token.key, token.rev),)),
-                    *await self._seats(name, left=set()),
+                    *await self._free_seats(name),
                     *[Delete(MemberRecord, row.key, row.rev) for row in await self._rows(name)],
                 ),
             )
@@ -250,10 +249,12 @@ class PoolAdmin:
     def _pool_of(self, member: str) -> PoolRecord | None:
         return next((pool for pool in self._authority.pools if member in pool.members), None)
 
-    async def _seats(self, name: str, *, left: set[str]) -> list[Delete]:
-        """Seats at members that are not among these; what is on its way meanwhile stays, and harms nobody."""
+    async def _free_seats(self, name: str) -> list[Delete]:
+        """Seats whose leases are over. The others stay: a pool made anew of this name must count who may resume."""
         page = await self._stored.select(SeatRecord, prefix=(name,), limit=PAGE_MAX)
-        return [Delete(SeatRecord, row.key, row.rev) for row in page.records if row.member not in left]
+        leases = await self._stored.get_many(LeaseRecord, [(row.lease,) for row in page.records])
+        live = {lease.lease for lease in leases.values() if lease.state == "live"}
+        return [Delete(SeatRecord, row.key, row.rev) for row in page.records if row.lease not in live]
 
     async def _rows(self, name: str) -> Sequence[MemberRecord]:
         return (await self._stored.select(MemberRecord, prefix=(name,), limit=PAGE_MAX)).records

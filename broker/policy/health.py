@@ -70,14 +70,21 @@ def after_report(
             return None
         counts = row.version == version and now - row.changed_at <= REMEMBERED
         rejected_by = tuple(sorted({worker, *(row.rejected_by if counts else ())}))
-        row = _next(row, now, quarantined_at=None, version=version, rejected_by=rejected_by)
+        row = msgspec.structs.replace(
+            row,
+            rev=row.rev + 1,
+            changed_at=now,
+            quarantined_at=None,
+            version=version,
+            rejected_by=rejected_by,
+        )
         if len(rejected_by) >= pool.witnesses:
             return msgspec.structs.replace(
                 row, quarantined_at=now, cool_until=None, rested_by="", reason="rejected by " + ", ".join(rejected_by)
             )
         retry_after_s = None
     else:
-        row = _next(row, now)
+        row = msgspec.structs.replace(row, rev=row.rev + 1)
     asked = timedelta(seconds=pool.cool_down_s if retry_after_s is None else retry_after_s)
     until = now + min(asked, REST_MAX)
     longer = row.cool_until is None or until > row.cool_until
@@ -93,7 +100,3 @@ def _may_rest(pool: PoolRecord, member: str, known: Mapping[str, MemberRecord], 
         if name != member and name in pool.members
     )
     return resting < max(1, len(pool.members) // 2)
-
-
-def _next(row: MemberRecord, now: datetime, **fields: object) -> MemberRecord:
-    return msgspec.structs.replace(row, rev=row.rev + 1, changed_at=now, **fields)

@@ -62,7 +62,7 @@ class MemberRecord(Record, frozen=True, kw_only=True):
 
     cool_until: it rests until then, on the word of the worker `rested_by`. quarantined_at: since then it is leased to
     nobody, as long as `version` is its current one; 0 stands for any. rejected_by: workers that reported `version` as
-    rejected. reason: of the quarantine.
+    rejected, the last of them at changed_at. reason: of the quarantine.
     """
 
     table: ClassVar[Table] = Table(name="member", key=("token", "member"))

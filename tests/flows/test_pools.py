@@ -119,6 +119,30 @@ async def test_a_resumed_lease_keeps_its_member(house: Any, welcomed: Any, prepa
         assert (await two.ask("lease", token=POOL))["code"] == "rate_limited"
 
 
+@pytest.mark.parametrize("change", ["member", "pool"])
+async def test_an_offline_holder_keeps_its_place_while_a_member_or_the_pool_goes_and_comes_back(
+    *, house: Any, welcomed: Any, prepare: Any, pooled: Any, change: str
+) -> None:
+    """It may resume then; so nobody else has the place, or two would hold what only one may."""
+    pools = await pooled(house, prepare)
+    await pools.quarantine(POOL, "bot/2", reason="kept", actor=ROOT)
+    async with welcomed(house) as one:
+        first = await one.lease(POOL)
+    if change == "member":
+        await pools.remove_member(POOL, "bot/1", actor=ROOT)
+        await pools.add_member(POOL, "bot/1", actor=ROOT)
+    else:
+        await pools.delete(POOL, actor=ROOT)
+        await pools.define(NewPool(token=POOL, members=["bot/1"], leases_max=1), actor=ROOT)
+    await house.settled()
+    async with welcomed(house) as one, welcomed(house, "ci-2") as two:
+        assert (await two.ask("lease", token=POOL))["code"] == "rate_limited"
+        resumed = await one.ask("resume", leases=[{"lease": first["lease"], "version": 1}])
+        assert [live["lease"] for live in resumed["live"]] == [first["lease"]]
+        await one.ask("release", leases=[first["lease"]])
+        assert (await two.lease(POOL))["value"] == first["value"]
+
+
 async def test_a_pool_has_no_value_of_its_own(house: Any, welcomed: Any, prepare: Any, pooled: Any) -> None:
     """Putting one is refused, as is deleting a member, and asking for a previous version."""
     await pooled(house, prepare)

@@ -69,6 +69,17 @@ def test_rejections_far_apart_are_not_put_together() -> None:
     assert (soon.quarantined_at, soon.rejected_by) == (AT + REMEMBERED, ("v", "w"))
 
 
+def test_rate_limits_keep_no_rejection_in_memory() -> None:
+    """What comes between two rejections does not bring them within an hour of each other."""
+    first = told({}, worker="v")
+    assert first is not None
+    limited = told({"a": first}, event="rate_limited", now=AT + timedelta(minutes=50))
+    assert limited is not None
+    late = told({"a": limited}, now=AT + timedelta(minutes=70))
+    assert late is not None
+    assert (late.quarantined_at, late.rejected_by) == (None, ("w",))
+
+
 def test_a_pool_of_one_worker_takes_its_word_where_the_operator_says_so() -> None:
     """Nobody else would ever report; with three witnesses, two do not do."""
     row = told({}, witnesses=1)
