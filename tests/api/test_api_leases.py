@@ -72,7 +72,7 @@ async def test_revoking_names_what_was_revoked_and_who_did_not_wipe(site) -> Non
     """A lease of a worker that is not connected is revoked and reported missing; the log has who and why."""
     made = await lease(site)
     answer = await site.ask("POST", "/v1/leases/revoke", {"token": "a", "reason": "leaked"}, role="operator")
-    expected = [{"lease": made, "worker": "w", "token": "a"}]
+    expected = [{"lease": made, "worker": "w", "token": "a", "member": ""}]
     (missing,) = answer.body.pop("missing")
     assert (answer.status, answer.body) == (200, {"revoked": expected, "wiped": []})
     assert {name: missing[name] for name in expected[0]} == expected[0]
