@@ -182,6 +182,10 @@ async def run(
     state = ended.state
     assert state is not None
     operator.out.fact(ended, f"{name}: {_told(ended)}")
+    if state.step != "idle":
+        note(
+            f"it has not ended within {show_span(wait)} and goes on; follow it with `tokenbroker rotation show {name}`"
+        )
     if state.step != "idle" or state.last_outcome != "finished":
         raise typer.Exit(FAILED)
 

@@ -39,6 +39,16 @@ def test_a_rotation_is_run_to_its_end(house: Any) -> None:
     assert stages == {1: "retired", 2: "current"}
 
 
+def test_a_rotation_that_takes_longer_than_the_wait_is_no_success(house: Any) -> None:
+    """The exit code is 1, and the last line says that it goes on, and how to follow it."""
+    house.shell.ok("token", "put", "rot/slow", stdin=b"first")
+    house.shell.ok("rotation", "set", "rot/slow", "--rotator", "random", "--overlap", "10m")
+    ran = house.shell.run("rotation", "run", "rot/slow", "--wait", "1s")
+    assert ran.code == 1
+    assert "goes on" in ran.err.splitlines()[-1]
+    assert "rotation show rot/slow" in ran.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
