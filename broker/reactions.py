@@ -68,7 +68,7 @@ class Reactions:
         changes = [*changes, *told]
         tokens = _names(changes, TokenRecord.table.name)
         self._context.heads.forget(tokens)
-        await self._context.pools.load(_names(changes, MemberRecord.table.name))
+        await self._context.pools.follow(_names(changes, MemberRecord.table.name))
         self._authority_changed(
             workers=_names(changes, WorkerRecord.table.name), grants=_names(changes, GrantRecord.table.name)
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
 
 from broker.audit.entries import PoolChanged
+from storage.port import Commit
 from storage.records import MemberRecord
 
 ROOT = "admin:root"
@@ -92,6 +95,31 @@ async def test_an_operator_quarantines_and_releases(still: Any, welcomed: Any) -
         await still.settled()
         await two.ask("release", leases=[(await two.lease(POOL))["lease"]])
         assert (await two.lease(POOL))["value"] == "new"
+
+
+async def test_a_damaged_row_of_a_member_stops_its_pool_and_nothing_else(
+    house: Any, welcomed: Any, prepare: Any, pooled: Any, config: Any
+) -> None:
+    """Changes go on being followed; who asks for the pool is refused until an operator has mended it."""
+    pools = await pooled(house, prepare, leases_max=10)
+    await pools.quarantine(POOL, "bot/1", reason="locked", actor=ROOT)
+    await house.settled()
+    with contextlib.closing(sqlite3.connect(config.parent / "broker.db", timeout=20, isolation_level=None)) as raw:
+        raw.execute("UPDATE member SET rejected_by = 'nonsense'")
+    row = MemberRecord(
+        rev=1,
+        token=POOL,
+        member="bot/2",
+        cool_until=None,
+        quarantined_at=None,
+        reason="",
+        changed_at=house.broker.clock.now(),
+    )
+    await house.storage.commit(Commit(inserts=[row], announce=[("member", row.key)]))
+    await house.put("github/ci", b"later")
+    async with welcomed(house) as one:
+        assert (await one.lease("github/ci"))["value"] == "later"
+        assert (await one.ask("lease", token=POOL))["code"] in {"unavailable", "internal"}
 
 
 async def test_while_all_members_rest_those_wait_who_said_so(still: Any, welcomed: Any) -> None:

@@ -11,13 +11,18 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import structlog
+
 from broker.leases.heads import Heads
 from broker.policy.health import Health, health
+from storage.errors import Damaged
 from storage.port import Storage
 from storage.records import MemberRecord, PoolRecord
 
 if TYPE_CHECKING:
     from broker.authority.book import Book
+
+log = structlog.get_logger()
 
 
 class Pools:
@@ -50,7 +55,16 @@ class Pools:
 
     async def reload(self) -> None:
         """Read again how the members of every pool do. Raises what storage raises."""
-        await self.load([pool.token for pool in self.book])
+        await self.follow([pool.token for pool in self.book])
+
+    async def follow(self, tokens: Iterable[str]) -> None:
+        """As `load`, but a pool with a damaged row is not known: whoever asks for it hears so, and nobody else."""
+        for token in tokens:
+            try:
+                await self.load((token,))
+            except Damaged as error:
+                self._members.pop(token, None)
+                log.warning("pool_member_damaged", pool=token, error=str(error))
 
     def known(self, token: str) -> Mapping[str, MemberRecord] | None:
         """The rows of those members of the pool that had trouble; None: that has to be loaded."""
