@@ -52,6 +52,10 @@ class SigningIn:
                 secret.wipe()
 
     async def _current(self, name: str, token: TokenRecord) -> VersionRecord:
+        if token.kind != "stored":
+            raise CredentialRefused(
+                f"credential {name[:64]}: token {token.name} has no value of its own; name one that has"
+            )
         if token.disabled or not token.current:
             raise CredentialRefused(
                 f"credential {name[:64]}: token {token.name} is disabled or has no current version; put its value"

@@ -215,7 +215,8 @@ class RotationChanged(Entry, frozen=True, kw_only=True, tag="rotation.changed"):
     """The rotation of a token, or the policy for it.
 
     change: policy_set, policy_removed, paused, resumed; started, done (the step), failed (the step, with the error's
-    code), finished, abandoned, rolled_back, overtaken; tried (a dry run). rotation: its id. rotator, credentials: at
+    code), finished, unchanged (the rotator made the value that was in use), abandoned, rolled_back, overtaken; tried (a
+    dry run). rotation: its id. rotator, credentials: at
     policy_set, who makes the values, and the tokens that are opened for it, sorted.
     """
 

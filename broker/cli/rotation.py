@@ -224,7 +224,10 @@ async def remove(operator: Operator, name: Name) -> None:
 
 @operated(app, "dry-run", "tokenbroker rotation dry-run db/app")
 async def dry_run(operator: Operator, name: Name) -> None:
-    """Make a value on the staging target, set and try it there, and take it back. Nothing in use is changed."""
+    """Make a value on the staging target, set and try it there, and take it back. Nothing in use is changed.
+
+    It is not resumed: if the broker dies meanwhile, what it made stays on the staging target.
+    """
     wait_s = 4 * CALL_S_MAX
     tried = await operator.client.post(f"{_path(name)}/-/dry-run", DryRun, wait_s=wait_s)
     operator.out.fact(tried, *(f"{each.step}: {each.error or 'ok'}" for each in tried.steps))

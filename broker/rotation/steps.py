@@ -123,7 +123,7 @@ class Steps:
         if token is not None and token.current not in {0, state.last_version}:
             put_at = (await self._book.version(token.name, token.current)).created_at
             later = start_after(policy, now=now, since=put_at)
-            if later is not None and later > now:
+            if later is None or later > now:
                 await self._look_again(state, later)
                 return
         fresh = msgspec.structs.replace(
@@ -246,9 +246,11 @@ class Steps:
     async def _finish(self, state: RotationRecord, policy: RotationPolicyRecord, hand: Hand) -> None:
         new = await self._new_value(state, hand)
         former = await self._value(state.token, state.former, hand)
-        if not _same(new, former):
-            rotation = await self._rotation(state, policy, hand)
-            await self._rotators.ask(policy.rotator, policy.call_s, lambda each: each.finish(rotation, new, former))
+        if _same(new, former):
+            await self._end(state, policy, "unchanged")
+            return
+        rotation = await self._rotation(state, policy, hand)
+        await self._rotators.ask(policy.rotator, policy.call_s, lambda each: each.finish(rotation, new, former))
         await self._end(state, policy, "finished")
 
     async def _abandon(self, state: RotationRecord, policy: RotationPolicyRecord, hand: Hand) -> None:
@@ -325,7 +327,7 @@ class Steps:
     ) -> None:
         async def after(found: RotationRecord) -> Plan[None]:
             now = self._clock.now()
-            expires_at = found.expires_at if outcome == "finished" else None
+            expires_at = found.expires_at if outcome in {"finished", "unchanged"} else None
             due_at = start_after(policy, now=now, since=now, expires_at=expires_at)
             ended = at_step(
                 found,
@@ -345,8 +347,8 @@ class Steps:
         if await self._progress.write(state, after):
             log.info("rotation_ended", token=state.token, outcome=outcome, version=state.version)
 
-    async def _look_again(self, state: RotationRecord, at: datetime, *parts: Part) -> None:
-        """Stay at this step until then."""
+    async def _look_again(self, state: RotationRecord, at: datetime | None, *parts: Part) -> None:
+        """Stay at this step until then; None: until somebody says otherwise."""
 
         async def after(found: RotationRecord) -> Plan[None]:
             waiting = msgspec.structs.replace(
@@ -401,11 +403,12 @@ class Steps:
 def start_after(
     policy: RotationPolicyRecord, *, now: datetime, since: datetime | None, expires_at: datetime | None = None
 ) -> datetime | None:
-    """When the policy's next rotation begins; sooner if the value in use ends by itself before."""
+    """When the policy's next rotation begins; sooner, or at all, if the value in use ends by itself before."""
     at = next_start(every_s=policy.every_s, cron=policy.cron, windows=policy.windows, now=now, since=since)
-    if at is None or expires_at is None:
+    if expires_at is None:
         return at
-    return min(at, max(now, now + (expires_at - now) * SOON))
+    soon = max(now, now + (expires_at - now) * SOON)
+    return soon if at is None else min(at, soon)
 
 
 def _same(one: Secret, other: Secret | None) -> bool:

@@ -37,7 +37,7 @@ class Tried:
 
 
 class DryRuns:
-    """Tries policies. Cut short, it may leave a value on the staging target, which its next one takes back or not."""
+    """Tries policies. A broker that dies meanwhile leaves what was made on the staging target; nobody goes on there."""
 
     def __init__(
         self,
@@ -87,9 +87,15 @@ class DryRuns:
         tried: list[Tried] = []
         made: list[Made] = []
 
-        async def attempt(step: str, question: Callable[[Rotator], Awaitable[None]]) -> bool:
+        async def attempt(
+            step: str,
+            question: Callable[[Rotator], Awaitable[None]],
+            then: Callable[[], Awaitable[None]] | None = None,
+        ) -> bool:
             try:
                 await self._rotators.ask(policy.rotator, min(policy.call_s, CALL_S_MAX), question)
+                if then is not None:
+                    await then()
             except BrokerError as error:
                 tried.append(Tried(step=step, error=told(error, hand.secrets)))
                 return False
@@ -100,9 +106,11 @@ class DryRuns:
             one = check_made(await rotator.create(rotation, None), credentials=holders)
             hand.take(one.value, *one.credentials.values())
             made.append(one)
-            await self._store(holders, one.credentials, actor)
 
-        if await attempt("create", create):
+        async def store() -> None:
+            await self._store(holders, made[0].credentials, actor)
+
+        if await attempt("create", create, store):
             new, noted = made[0].value, replace(rotation, notes=made[0].notes)
             if await attempt("set", lambda each: each.set(noted, new, None)):
                 await attempt("test", lambda each: each.test(noted, new))

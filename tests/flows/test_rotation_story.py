@@ -233,7 +233,7 @@ async def test_a_rotator_that_hangs_holds_up_nobody_else(house: Any, puppet: Pup
     puppet.gates["create"] = asyncio.Event()
     await rotate(house, call_s=2)
     await house.elapse(2)
-    assert puppet.asked == ["create"]
+    await house.until(lambda: puppet.asked == ["create"])
     del puppet.gates["create"]
     await house.put("github/other", b"other")
     await rotate(house, token="github/other")
@@ -452,3 +452,32 @@ async def test_the_log_says_what_a_policy_opens_and_that_the_broker_does_the_ste
     assert (policy_set.actor, policy_set.rotator, policy_set.credentials) == (ROOT, "puppet", ("crm/key",))
     assert {entry.change for entry in entries if entry.actor == ROOT} == {"policy_set", "started"}
     assert {entry.change for entry in entries if entry.actor == "system"} == {"done", "finished"}
+
+
+async def test_the_same_value_again_is_no_rotation(house: Any, puppet: Puppet) -> None:
+    """A service that gives the value in use once more has replaced nothing: it says so, and nothing is ended there."""
+    puppet.made = Made(value=Secret(b"s3cret"))
+    await rotate(house)
+    found = await reach(house, lambda found: found.step == "idle")
+    assert (found.last_outcome, "finish" in puppet.asked) == ("unchanged", False)
+    assert await value(house) == b"s3cret"
+
+
+async def test_a_value_that_ends_by_itself_is_replaced_without_a_schedule(
+    house: Any, puppet: Puppet, clock: FakeClock
+) -> None:
+    """When four fifths of its life are over; but not where somebody has put another one since."""
+    puppet.made = Made(value=Secret(b"for a while"), expires_at=clock.now() + timedelta(seconds=1000))
+    await rotate(house)
+    first = await reach(house, lambda found: found.step == "idle")
+    assert timedelta(seconds=700) < first.due_at - clock.now() <= timedelta(seconds=800)
+    puppet.made = None
+    await reach(house, lambda found: found.last_version > first.last_version, seconds=900)
+    puppet.made = Made(value=Secret(b"for another while"), expires_at=clock.now() + timedelta(seconds=1000))
+    await house.services.rotations.admin.run(TOKEN, version=None, actor=ROOT)
+    last = await reach(house, lambda found: found.step == "idle" and found.expires_at is not None)
+    await house.put(TOKEN, b"by hand")
+    await house.elapse(900)
+    found = await state(house)
+    assert (found.due_at, found.last_version) == (None, last.last_version)
+    assert await value(house) == b"by hand"

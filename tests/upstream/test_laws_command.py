@@ -22,7 +22,8 @@ from broker.upstream.port import Site
 PROGRAM = """#!{python} -ISs
 import json, os, secrets, sys
 
-step, told, state = sys.argv[1], json.load(sys.stdin), os.environ["STATE"]
+step, told = sys.argv[1], json.load(sys.stdin)
+state = told["settings"]["state"]
 if told["credentials"]["login"]["value"] != open(state + ".login").read():
     sys.exit(os.EX_NOPERM)
 accepted = json.load(open(state))
@@ -74,7 +75,7 @@ async def file_world(folder: Path, *, first: bool) -> AsyncIterator[FileWorld]:
     current, other, login = (secrets.token_urlsafe(24) for _ in range(3))
     state.write_text(json.dumps({other: "somebody"} if first else {other: "somebody", current: "before"}))
     (folder / "state.login").write_text(login)
-    settings = {"program": str(program), "env.STATE": str(state)}
+    settings = {"program": str(program), "state": str(state)}
     async with open_rotator("command", Site(clock=SystemClock(), commands=frozenset({str(program)}))) as rotator:
         yield FileWorld(
             state=state,
@@ -87,7 +88,6 @@ async def file_world(folder: Path, *, first: bool) -> AsyncIterator[FileWorld]:
             bad_terms=(
                 BadTerms(names="program", settings={}, credentials={}),
                 BadTerms(names="rotation.commands", settings={"program": "/bin/sh"}, credentials={}),
-                BadTerms(names="env.A B", settings={**settings, "env.A B": "x"}, credentials={}),
             ),
         )
 

@@ -92,5 +92,6 @@ async def _counted(process: Process) -> int:
 
 
 def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError):
+    # PermissionError: all that is left of it runs as somebody else, as programs do that were started by sudo.
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)

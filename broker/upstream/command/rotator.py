@@ -1,15 +1,17 @@
-"""Each step is one run of the operator's program: its settings, its environment, and what its exit code means.
+"""Each step is one run of the operator's program: which one, with which settings, and what its exit code means.
 
 Which programs may run at all says the configuration (`rotation.commands`), not the policy: whoever can change a policy
-must not get to run programs on the broker's machine.
+must not get to run programs on the broker's machine. For the same reason no policy sets a variable of the environment:
+by PATH, LD_PRELOAD or BASH_ENV a harmless program runs any other.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import stat
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from broker.secret import Secret
@@ -18,11 +20,9 @@ from broker.upstream.document import read_made, told
 from broker.upstream.errors import BadSettings, Failed, Refused, Unreachable, UpstreamError
 from broker.upstream.port import Made, Rotation, Site
 
-PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The PATH of programs whose policy sets none with `env.PATH`."""
+ENVIRONMENT: Final[Mapping[str, str]] = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""The whole environment of a program."""
 
-_ENV: Final = "env."
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _MEANT: Final[Mapping[int, type[UpstreamError]]] = {
     os.EX_TEMPFAIL: Unreachable,
     os.EX_NOPERM: Refused,
@@ -38,9 +38,8 @@ class CommandRotator:
         self._site = site
 
     def check(self, settings: Mapping[str, str], credentials: Mapping[str, str]) -> None:
-        """Refuse a program that is not allowed, and variables that no environment can have."""
+        """Refuse a program that is not allowed."""
         self._program(settings)
-        _environment(settings)
 
     async def create(self, rotation: Rotation, current: Secret | None) -> Made:
         """Run it with `create`; what it writes is the new value."""
@@ -72,15 +71,14 @@ class CommandRotator:
 
     async def _run(self, step: str, rotation: Rotation, new: Secret | None, current: Secret | None) -> bytes:
         program = self._program(rotation.settings)
-        told_settings = {
-            name: text for name, text in rotation.settings.items() if name != "program" and not name.startswith(_ENV)
-        }
+        _check_owned(program)
+        told_settings = {name: text for name, text in rotation.settings.items() if name != "program"}
         try:
             ended = await run_program(
                 program,
                 step,
                 document=told(step, rotation, told_settings, new=new, current=current),
-                environment=_environment(rotation.settings),
+                environment=ENVIRONMENT,
             )
         except OSError as error:
             raise BadSettings(f"the program {program} cannot be run: {error.strerror or 'refused'}") from None
@@ -99,17 +97,11 @@ class CommandRotator:
         return program
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """PATH, and what the settings env.NAME say. BadSettings: a name or text that no environment can have."""
-    environment = {"PATH": PATH}
-    for name, text in settings.items():
-        if not name.startswith(_ENV):
-            continue
-        variable = name.removeprefix(_ENV)
-        if _VARIABLE.fullmatch(variable) is None or "\0" in text:
-            raise BadSettings(f"{name[:80]!r}: a variable is letters, digits and _, and its text holds no NUL")
-        environment[variable] = text
-    return environment
+def _check_owned(program: str) -> None:
+    """Return if not everybody on this machine can write the program, or it is not there. BadSettings."""
+    with suppress(OSError):
+        if Path(program).stat().st_mode & stat.S_IWOTH:
+            raise BadSettings(f"the program {program} can be written by every user of the machine; chmod o-w it")
 
 
 def _answer(program: str, step: str, ended: Ended) -> bytes:
