@@ -45,7 +45,8 @@ async def _named(storage: Storage, records: list[LeaseRecord]) -> list[LeaseName
                 lease=record.lease,
                 worker=record.worker,
                 why="connected" if connected else "offline",
-                expires_at=record.expires_at,
+                # Of one that is connected it moves with each renewal, and says nothing of when the copy ends.
+                expires_at=None if connected else record.expires_at,
             )
         )
     return named

@@ -240,9 +240,9 @@ async def test_who_is_away_is_named_beside_one_that_is_connected_and_silent(
 
     async def named() -> bool:
         record, _ = await house.services.rollouts.status(NAME)
-        return {(name.worker, name.why) for name in record.unanswered} == {
-            (away.name, "offline"),
-            (dumb.name, "connected"),
+        return {(name.worker, name.why, name.expires_at is not None) for name in record.unanswered} == {
+            (away.name, "offline", True),
+            (dumb.name, "connected", False),
         }
 
     await house.until(named)
@@ -286,7 +286,12 @@ async def test_a_disabled_token_is_rolled_out_to_nobody_and_goes_no_further(
         player.answers[2] = "silent"
     await begin(house, shares=(3000, 10_000), wait_s=600.0)
     await house.services.tokens.disable(NAME, actor=ROOT)
-    await at_step(house, 0, 0)
+
+    async def nobody() -> bool:
+        _, said = await house.services.rollouts.status(NAME)
+        return not said.holders and not said.untold
+
+    await house.until(nobody)
     looked = house.broker.rollouts.looked
     await house.until(lambda: house.broker.rollouts.looked > looked + 1)
     record, said = await house.services.rollouts.status(NAME)
