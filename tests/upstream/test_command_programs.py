@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,26 @@ async def test_a_cancelled_call_leaves_no_process(write: Write, tmp_path: Path) 
         task.cancel()
     child = int((tmp_path / "child").read_text())
     await until(lambda: _is_gone(child))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 5])
+async def test_a_call_that_is_cancelled_while_it_starts_leaves_no_process(
+    write: Write, tmp_path: Path, turns: int
+) -> None:
+    """Whatever the program has started by then is killed with it, and nobody waits for that to end by itself."""
+    program = write(f"sleep 600 & echo $! > {tmp_path}/child.part; mv {tmp_path}/child.part {tmp_path}/child; wait")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(rotator(program).test(rotation(program), Secret(b"new")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        # The loop stands still while the program gets on, as it does when the machine is busy.
+        until_s = time.monotonic() + 0.5
+        while not (tmp_path / "child").exists() and time.monotonic() < until_s:
+            pass
+        task.cancel()
+    if (tmp_path / "child").exists():
+        child = int((tmp_path / "child").read_text())
+        await until(lambda: _is_gone(child))
 
 
 async def until(condition: Callable[[], bool]) -> None:

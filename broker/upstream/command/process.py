@@ -34,16 +34,7 @@ class Ended:
 
 async def run_program(program: str, argument: str, *, document: bytes, environment: Mapping[str, str]) -> Ended:
     """Run it to its end. OSError: it cannot be run. Cancelled, it has been killed, with all of its group, on return."""
-    process = await asyncio.create_subprocess_exec(
-        program,
-        argument,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=dict(environment),
-        cwd="/",
-        start_new_session=True,
-    )
+    process = await _started(program, argument, environment)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_feed(process, document))
@@ -51,11 +42,41 @@ async def run_program(program: str, argument: str, *, document: bytes, environme
             stderr = tasks.create_task(_counted(process))
         code = await process.wait()
     finally:
-        _kill_group(process.pid)
-        # asyncio has a process end only when its pipes have, which nobody reads any more, and others may hold open.
-        process._transport.close()  # type: ignore[attr-defined]  # there is no public way to close them
-        await process.wait()
+        await _ended(process)
     return Ended(code=code, stdout=stdout.result(), stderr_bytes=stderr.result())
+
+
+async def _started(program: str, argument: str, environment: Mapping[str, str]) -> Process:
+    """Start it, and where that is cancelled, end what was started.
+
+    asyncio, cancelled here, would kill the program alone, and then wait for whatever it has started already.
+    """
+    starting = asyncio.get_running_loop().create_task(
+        asyncio.create_subprocess_exec(
+            program,
+            argument,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            await _ended(await starting)
+        raise
+
+
+async def _ended(process: Process) -> None:
+    """See that nothing of it is left."""
+    _kill_group(process.pid)
+    # asyncio has a process end only when its pipes have, which nobody reads any more, and others may hold open.
+    process._transport.close()  # type: ignore[attr-defined]  # there is no public way to close them
+    await process.wait()
 
 
 async def _feed(process: Process, document: bytes) -> None:
