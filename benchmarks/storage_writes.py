@@ -28,19 +28,20 @@ from storage.sqlite.statements import Statements, batches, flat
 ROWS = 32
 LEASES = 40_000
 TABLE = Statements(Codec(LeaseRecord))
+CELLS = len(TABLE.codec.names)
 
 Write = Callable[[sqlite3.Connection, Sequence[Row]], None]
 
 
 def insert_each(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """One INSERT per row, through executemany."""
-    connection.executemany(TABLE.insert(1), rows)
+    connection.executemany(TABLE.insert(1, CELLS), rows)
 
 
 def insert_batches(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """As the adapter does."""
     for start, size in batches(len(rows)):
-        connection.execute(TABLE.insert(size), flat(rows[start : start + size]))
+        connection.execute(TABLE.insert(size, CELLS), flat(rows[start : start + size]))
 
 
 def update_each(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
