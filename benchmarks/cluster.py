@@ -15,8 +15,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.admin.keys import DEFAULT_KEYRING, KeyAdmin
-from broker.admin.sealing import Sealer
+from broker.admin.keys import DEFAULT_KEYRING
 from broker.app import Broker, open_broker
 from broker.clock import SystemClock
 from broker.ids import time_ordered_ids
@@ -95,15 +94,13 @@ def _worker(number: int, now: datetime) -> WorkerRecord:
 
 
 async def _seal(broker: Broker, tokens: int, now: datetime, keyrings: Sequence[str]) -> None:
-    keys = KeyAdmin(authority=broker.authority, vault=broker.vault, clock=broker.clock)
-    sealer = Sealer(authority=broker.authority, vault=broker.vault, keys=keys, clock=broker.clock)
     for numbers in _chunks(range(tokens)):
         rows: list[TokenRecord | VersionRecord] = []
         for number in numbers:
             name = f"bench/t{number}"
             value = os.urandom(VALUE_BYTES // 2).hex().encode()
             keyring = keyrings[number % len(keyrings)]
-            sealed, _ = await sealer.seal(token=name, version=1, keyring=keyring, value=value)
+            sealed, _ = await broker.tokens.sealer.seal(token=name, version=1, keyring=keyring, value=value)
             rows.append(
                 VersionRecord(
                     token=name,

@@ -14,12 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from broker.admin.keys import KeyAdmin
-from broker.admin.sealing import Sealer
-from broker.admin.signing_in import SigningIn
-from broker.admin.stored import Stored
-from broker.admin.token_book import TokenBook
-from broker.admin.tokens import TokenAdmin
+from broker.admin.assembly import TokenServices, make_token_services
 from broker.audit.anchors import anchors_of
 from broker.audit.journal import Journal
 from broker.audit.lookback import look_back
@@ -93,6 +88,7 @@ class Broker:
     authority: Authority
     pins: Pins
     vault: Vault
+    tokens: TokenServices
     grants: GrantBook
     context: Context
     desk: Desk
@@ -225,16 +221,10 @@ def _assemble(
         retention_s=settings.leases.retention.total_seconds(),
     )
     uses = Uses(storage=storage, clock=clock)
-    stored = Stored(storage=storage)
-    sealer = Sealer(
-        authority=authority, vault=vault, keys=KeyAdmin(authority=authority, vault=vault, clock=clock), clock=clock
-    )
+    tokens = make_token_services(storage=storage, authority=authority, vault=vault, clock=clock)
     site = _site(settings, clock)
-    makers = Makers(
-        signing_in=SigningIn(authority=authority, book=TokenBook(stored=stored, authority=authority), vault=vault),
-        site=site,
-    )
-    issuing = Issuing(authority=authority, stored=stored, sealer=sealer, makers=makers, clock=clock)
+    makers = Makers(signing_in=tokens.signing_in, site=site)
+    issuing = Issuing(authority=authority, stored=tokens.stored, sealer=tokens.sealer, makers=makers, clock=clock)
     context = Context(
         instance=settings.instance,
         workers=authority.workers,
@@ -277,12 +267,11 @@ def _assemble(
         clock=clock,
         settings=session_settings,
     )
-    book = TokenBook(stored=stored, authority=authority)
     tallies = Tallies(storage=storage, context=context, verify=authority.verify, clock=clock)
     rollouts = RolloutDriver(
         authority=authority,
-        book=book,
-        tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
+        book=tokens.book,
+        tokens=tokens.admin,
         storage=storage,
         claim=rotation_claim,
         roll=roll,
@@ -327,6 +316,7 @@ def _assemble(
         authority=authority,
         pins=pins,
         vault=vault,
+        tokens=tokens,
         grants=grants,
         context=context,
         desk=desk,
@@ -375,6 +365,7 @@ def _assemble(
             storage=storage,
             authority=authority,
             vault=vault,
+            tokens=tokens,
             leases=leases,
             replicas=lambda: roll.known,
             claim=rotation_claim,

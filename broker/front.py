@@ -28,6 +28,7 @@ def make_app(broker: Broker) -> web.Application:
         authority=broker.authority,
         storage=broker.storage,
         vault=broker.vault,
+        tokens=broker.tokens,
         leases=broker.leases,
         uses=broker.uses,
         vkey=broker.journal.vkey,

@@ -9,6 +9,7 @@ from typing import Final
 
 from broker.admin.access import AccessReview
 from broker.admin.admins import AdminAdmin
+from broker.admin.assembly import TokenServices
 from broker.admin.audit_desk import AuditDesk
 from broker.admin.enrolment import Enrolment
 from broker.admin.grants import GrantAdmin
@@ -22,9 +23,7 @@ from broker.admin.resealing import Resealer
 from broker.admin.retiring import Retirer
 from broker.admin.reveal import Revealer
 from broker.admin.rewrapping import Rewrapper
-from broker.admin.sealing import Sealer
 from broker.admin.sessions import Sessions
-from broker.admin.signing_in import SigningIn
 from broker.admin.snapshots import Snapshots
 from broker.admin.stored import Stored
 from broker.admin.token_book import TokenBook
@@ -112,6 +111,7 @@ def make_services(
     authority: Authority,
     storage: Storage,
     vault: Vault,
+    tokens: TokenServices,
     leases: LeaseDesk,
     uses: Uses,
     vkey: str,
@@ -127,13 +127,9 @@ def make_services(
     vkey: the verifier key of the audit log. scratch: a folder of the broker's own, on a disk with room for a backup;
     streams are prepared in it. site: what rotators and issuers are opened with; None: they may do nothing of their own.
     """
-    stored = Stored(storage=storage)
-    book = TokenBook(stored=stored, authority=authority)
-    keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
+    stored, book, keys = tokens.stored, tokens.book, tokens.keys
     rewrapper = Rewrapper(authority=authority, stored=stored, keys=keys, vault=vault, root=root, clock=clock)
     pools = PoolAdmin(authority=authority, book=book, stored=stored, clock=clock)
-    sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
-    putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
     return Services(
         cluster_id=root.cluster_id,
         request_key=root.derive(REQUEST_KEY),
@@ -142,8 +138,8 @@ def make_services(
         authority=authority,
         stored=stored,
         book=book,
-        putter=putter,
-        tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
+        putter=tokens.putter,
+        tokens=tokens.admin,
         rollouts=RolloutAdmin(
             authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
         ),
@@ -158,14 +154,14 @@ def make_services(
             stored=stored,
             book=book,
             keys=keys,
-            signing_in=SigningIn(authority=authority, book=book, vault=vault),
+            signing_in=tokens.signing_in,
             site=site or Site(clock=clock),
             clock=clock,
         ),
         admins=AdminAdmin(authority=authority, clock=clock),
         keys=keys,
         rewrapper=rewrapper,
-        resealer=Resealer(authority=authority, stored=stored, keys=keys, sealer=sealer, clock=clock),
+        resealer=Resealer(authority=authority, stored=stored, keys=keys, sealer=tokens.sealer, clock=clock),
         retirer=Retirer(authority=authority, stored=stored, keys=keys, rewrapper=rewrapper, vault=vault, clock=clock),
         sessions=Sessions(stored=stored, leases=leases),
         leases=leases,
@@ -177,13 +173,5 @@ def make_services(
         facts=facts,
         replicas=replicas,
         settled=settled,
-        rotations=make_rotation_desk(
-            site=site or Site(clock=clock),
-            authority=authority,
-            stored=stored,
-            book=book,
-            putter=putter,
-            vault=vault,
-            clock=clock,
-        ),
+        rotations=make_rotation_desk(site=site or Site(clock=clock), authority=authority, tokens=tokens, clock=clock),
     )

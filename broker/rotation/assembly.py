@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from broker.admin.keys import KeyAdmin
+from broker.admin.assembly import TokenServices
 from broker.admin.ports import LeaseDesk
-from broker.admin.put import TokenPutter
-from broker.admin.sealing import Sealer
-from broker.admin.signing_in import SigningIn
-from broker.admin.stored import Stored
-from broker.admin.token_book import TokenBook
-from broker.admin.tokens import TokenAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.replicas.claim import Claim
@@ -41,34 +35,24 @@ class RotationDesk:
     rotators: Rotators
 
 
-def make_rotation_desk(
-    *,
-    site: Site,
-    authority: Authority,
-    stored: Stored,
-    book: TokenBook,
-    putter: TokenPutter,
-    vault: Vault,
-    clock: Clock,
-) -> RotationDesk:
+def make_rotation_desk(*, site: Site, authority: Authority, tokens: TokenServices, clock: Clock) -> RotationDesk:
     """The services of rotation. site: what the configuration lets rotators do."""
-    rotations = RotationBook(authority=authority, stored=stored)
+    rotations = RotationBook(authority=authority, stored=tokens.stored)
     rotators = Rotators(site)
-    signing_in = SigningIn(authority=authority, book=book, vault=vault)
     return RotationDesk(
         book=rotations,
         admin=RotationAdmin(
             authority=authority,
-            book=book,
+            book=tokens.book,
             rotations=rotations,
             rotators=rotators,
-            signing_in=signing_in,
+            signing_in=tokens.signing_in,
             clock=clock,
         ),
         dry_runs=DryRuns(
             authority=authority,
-            putter=putter,
-            signing_in=signing_in,
+            putter=tokens.putter,
+            signing_in=tokens.signing_in,
             rotations=rotations,
             rotators=rotators,
             clock=clock,
@@ -83,6 +67,7 @@ def make_conductor(
     storage: Storage,
     authority: Authority,
     vault: Vault,
+    tokens: TokenServices,
     leases: LeaseDesk,
     replicas: Callable[[], Sequence[ReplicaRecord]],
     claim: Claim,
@@ -90,24 +75,20 @@ def make_conductor(
     jitter: Callable[[], float],
 ) -> Conductor:
     """The loop that drives rotations, with what it needs of administration."""
-    stored = Stored(storage=storage)
-    book = TokenBook(stored=stored, authority=authority)
-    keys = KeyAdmin(authority=authority, vault=vault, clock=clock)
-    sealer = Sealer(authority=authority, vault=vault, keys=keys, clock=clock)
-    rotations = RotationBook(authority=authority, stored=stored)
+    rotations = RotationBook(authority=authority, stored=tokens.stored)
     progress = Progress(authority=authority, rotations=rotations, claim=claim, clock=clock)
     steps = Steps(
-        tokens=TokenAdmin(authority=authority, book=book, vault=vault, clock=clock),
-        putter=TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock),
-        book=book,
+        tokens=tokens.admin,
+        putter=tokens.putter,
+        book=tokens.book,
         vault=vault,
         rotations=rotations,
         rotators=Rotators(site),
         progress=progress,
         rollouts=RolloutAdmin(
-            authority=authority, book=book, stored=stored, vault=vault, clock=clock, replicas=replicas
+            authority=authority, book=tokens.book, stored=tokens.stored, vault=vault, clock=clock, replicas=replicas
         ),
-        signing_in=SigningIn(authority=authority, book=book, vault=vault),
+        signing_in=tokens.signing_in,
         users=Users(leases=leases, clock=clock),
         clock=clock,
     )

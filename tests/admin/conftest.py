@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.admin.keys import KeyAdmin
 from broker.api.services import Services, make_services
 from broker.app import Broker, open_broker
 from broker.audit.encoding import decode
@@ -108,11 +107,12 @@ async def _standing(settings: Settings, clock: FakeClock, tmp_path: Path) -> Asy
             authority=broker.authority,
             storage=broker.storage,
             vault=broker.vault,
+            tokens=broker.tokens,
             leases=broker.leases,
             uses=broker.uses,
             vkey=broker.journal.vkey,
             scratch=tmp_path,
         )
-        await KeyAdmin(authority=broker.authority, vault=broker.vault, clock=clock).bootstrap()
+        await broker.tokens.keys.bootstrap()
         yield House(broker=broker, services=services, clock=clock)
         desk.cancel()

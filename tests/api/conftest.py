@@ -15,7 +15,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from broker.admin.keys import KeyAdmin
 from broker.api.application import make_api
 from broker.api.limits import ApiLimits, Rate
 from broker.api.probes import State
@@ -113,13 +112,14 @@ def open_site(tmp_path: Path) -> OpenSite:
                 authority=broker.authority,
                 storage=broker.storage,
                 vault=broker.vault,
+                tokens=broker.tokens,
                 leases=broker.leases,
                 uses=broker.uses,
                 vkey=broker.journal.vkey,
                 scratch=tmp_path,
                 reveal_allowed=reveal,
             )
-            await KeyAdmin(authority=broker.authority, vault=broker.vault, clock=clock).bootstrap()
+            await broker.tokens.keys.bootstrap()
             failing: set[str] = set()
             registry = CollectorRegistry()
             app = make_api(

@@ -256,6 +256,7 @@ async def open_house(
                 authority=broker.authority,
                 storage=opened[0],
                 vault=broker.vault,
+                tokens=broker.tokens,
                 leases=broker.leases,
                 uses=broker.uses,
                 vkey=broker.journal.vkey,

@@ -18,12 +18,7 @@ from hypothesis import strategies as st
 from broker import feed
 from broker.admin.errors import NoFormer
 from broker.admin.grants import GrantAdmin, NewGrant
-from broker.admin.keys import KeyAdmin
-from broker.admin.put import NewVersion, TokenPutter
-from broker.admin.sealing import Sealer
-from broker.admin.stored import Stored
-from broker.admin.token_book import TokenBook
-from broker.admin.tokens import TokenAdmin
+from broker.admin.put import NewVersion
 from broker.admin.workers import NewWorker, WorkerAdmin
 from broker.app import Broker, open_broker
 from broker.audit.encoding import decode
@@ -142,13 +137,10 @@ class World:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         authority, clock = broker.authority, broker.clock
-        stored = Stored(storage=broker.storage)
-        book = self.book = TokenBook(stored=stored, authority=authority)
-        keys = KeyAdmin(authority=authority, vault=broker.vault, clock=clock)
-        sealer = Sealer(authority=authority, vault=broker.vault, keys=keys, clock=clock)
-        self.keys = keys
-        self.putter = TokenPutter(authority=authority, book=book, sealer=sealer, clock=clock)
-        self.tokens = TokenAdmin(authority=authority, book=book, vault=broker.vault, clock=clock)
+        self.book = broker.tokens.book
+        self.keys = broker.tokens.keys
+        self.putter = broker.tokens.putter
+        self.tokens = broker.tokens.admin
         self.grants = GrantAdmin(authority=authority, clock=clock)
         self.workers = WorkerAdmin(authority=authority, clock=clock)
         self.open: list[Worker] = []
