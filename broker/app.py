@@ -1,6 +1,7 @@
 """Wire one broker: the only place that names concrete parts and puts them together.
 
-Storage, KMS keys and the root key come from `foundations`; a listener is put in front in `serving`.
+Storage, KMS keys and the root key come from `foundations`; a listener is put in front in `serving`. It is one file,
+because wiring is only to be trusted where all of it can be read from top to bottom.
 """
 
 from __future__ import annotations
