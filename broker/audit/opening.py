@@ -151,12 +151,21 @@ async def _begin(
 async def _fence(storage: Storage, instance: str) -> None:
     """Let nobody append to this instance's newest log any more: its process may only have stood still for a while.
 
-    Each append relies on the log's row, so moving that is enough. It needs to be done before the log is read.
+    Each append relies on the log's row, so moving that is enough. It needs to be done before the log is read. Where the
+    row moves meanwhile, it was closed, or another start of this instance was quicker.
     """
-    async with outside(deadline_s=READ_DEADLINE_S):
-        page = await storage.select(AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1)
-        moved = [msgspec.structs.replace(row, rev=row.rev + 1) for row in page.records if row.closed_at is None]
-        await storage.commit(Commit(updates=moved))
+    for _ in range(OPEN_ATTEMPTS_MAX):
+        try:
+            async with outside(deadline_s=READ_DEADLINE_S):
+                page = await storage.select(
+                    AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1
+                )
+                moved = [msgspec.structs.replace(row, rev=row.rev + 1) for row in page.records if row.closed_at is None]
+                await storage.commit(Commit(updates=moved))
+        except Conflict:
+            continue
+        return
+    raise Unavailable(f"others started as {instance} {OPEN_ATTEMPTS_MAX} times at this moment; start again")
 
 
 def _opened(record: AuditLogRecord, cluster_id: str, found: Found) -> LogOpened:

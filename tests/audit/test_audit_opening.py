@@ -123,6 +123,18 @@ async def test_replicas_that_open_at_once_get_numbers_of_their_own(opening: Any,
     assert [problem for problem in problems if "continues" in problem] == []
 
 
+async def test_starts_of_one_instance_at_once_all_get_a_log(opening: Any, storage: Any) -> None:
+    """Each fences the newest log; whoever finds it fenced or closed meanwhile looks again."""
+
+    async def live() -> None:
+        async with opening(instance="one"):
+            await asyncio.sleep(0)
+
+    async with opening(instance="one"):
+        await asyncio.gather(*(live() for _ in range(8)))
+    assert [row.log for row in (await storage.select(AuditLogRecord)).records] == list(range(1, 10))
+
+
 @pytest.mark.parametrize(
     ("sql", "reason"),
     [
