@@ -29,8 +29,11 @@ from broker.audit.report import Report
 from broker.audit.source import StorageSource
 from broker.audit.verify import verify_live
 from broker.clock import Clock, FakeClock
+from broker.leases.settings import LeaseSettings
+from broker.session.settings import SessionSettings
 from broker.settings import Settings, load_settings
 from broker.setup.layout import Layout
+from storage.catalog import open_storage
 from storage.errors import Unavailable
 from storage.port import Change, Commit, Committed, Storage
 from storage.records import GrantRecord, LeaseRecord, SessionRecord, WorkerRecord
@@ -84,9 +87,10 @@ class Moody:
 
 @dataclass(kw_only=True)
 class House:
-    """A running broker and its admin services."""
+    """A running broker and its admin services. environ: what its configuration was read with."""
 
     config: Path
+    environ: dict[str, str]
     settings: Settings
     broker: Broker
     storage: Moody
@@ -216,55 +220,66 @@ async def open_house(
     kms: Callable[[Any], Any] | None = None,
     **environ: str,
 ) -> AsyncIterator[House]:
-    """Serve the cluster of `config` in this process. session, leases: bounds that differ; environ: settings."""
-    overlaid = {f"TOKENBROKER_{name.upper()}": value for name, value in environ.items()}
+    """Serve the cluster of `config` in this process. session, leases: bounds that differ; environ: settings.
+
+    What is put in place of the broker's parts stays until the test ends, so houses may close in any order.
+    """
     here = {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0", "TOKENBROKER_ROTATION__HOSTS": "127.0.0.1"}
-    settings = load_settings(config, {**here, **overlaid})
+    around = here | {f"TOKENBROKER_{name.upper()}": value for name, value in environ.items()}
+    settings = load_settings(config, around)
     opened: list[Moody] = []
+    kms_of = getattr(foundations.open_kms, "beneath", foundations.open_kms)
 
     @asynccontextmanager
     async def moody_storage(url: str) -> AsyncIterator[Any]:
-        async with storage_of(url) as storage:
+        async with open_storage(url) as storage:
             opened.append(Moody(storage))
             yield opened[-1]
 
     @asynccontextmanager
-    async def other_kms(uri: str) -> AsyncIterator[Any]:
-        async with kms_of(uri) as key:
+    async def other_kms(uri: str, **options: Any) -> AsyncIterator[Any]:
+        async with kms_of(uri, **options) as key:
             yield key if kms is None else kms(key)
 
-    with monkeypatch.context() as patch:
-        storage_of, kms_of = app.open_storage, foundations.open_kms
-        patch.setattr(app, "open_storage", moody_storage)
-        patch.setattr(foundations, "open_kms", other_kms)
-        if isinstance(clock, FakeClock):
-            patch.setattr(feed, "_POLL_S", 0.01)
-        patch.setattr(application, "openapi_document", _document)
-        patch.setattr(app, "SessionSettings", _with(app.SessionSettings, session or {}))
-        patch.setattr(app, "LeaseSettings", _with(app.LeaseSettings, leases or {}))
-        async with AsyncExitStack() as stack:
-            broker = await stack.enter_async_context(open_broker(settings, clock=clock))
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
-            stack.callback(lambda: [loop.cancel() for loop in loops])
-            stack.push_async_exit(_drained(broker, loops))
-            url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
-            services = make_services(
-                root=broker.root,
-                instance=settings.instance,
-                clock=broker.clock,
-                authority=broker.authority,
-                storage=opened[0],
-                vault=broker.vault,
-                tokens=broker.tokens,
-                leases=broker.leases,
-                uses=broker.uses,
-                vkey=broker.journal.vkey,
-                scratch=config.parent,
-                replicas=lambda: broker.roll.known,
-                site=broker.site,
-            )
-            yield House(config=config, settings=settings, broker=broker, storage=opened[0], services=services, url=url)
+    other_kms.beneath = kms_of  # type: ignore[attr-defined]  # what the next house of the test is to open keys with
+    monkeypatch.setattr(app, "open_storage", moody_storage)
+    monkeypatch.setattr(foundations, "open_kms", other_kms)
+    if isinstance(clock, FakeClock):
+        monkeypatch.setattr(feed, "_POLL_S", 0.01)
+    monkeypatch.setattr(application, "openapi_document", _document)
+    monkeypatch.setattr(app, "SessionSettings", _with(SessionSettings, session or {}))
+    monkeypatch.setattr(app, "LeaseSettings", _with(LeaseSettings, leases or {}))
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(open_broker(settings, clock=clock))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        loops = [tasks.create_task(loop) for loop in (broker.desk.run(), *broker.loops)]
+        stack.callback(lambda: [loop.cancel() for loop in loops])
+        stack.push_async_exit(_drained(broker, loops))
+        url = await stack.enter_async_context(serving.listening(broker, "127.0.0.1", 0))
+        services = make_services(
+            root=broker.root,
+            instance=settings.instance,
+            clock=broker.clock,
+            authority=broker.authority,
+            storage=opened[0],
+            vault=broker.vault,
+            tokens=broker.tokens,
+            leases=broker.leases,
+            uses=broker.uses,
+            vkey=broker.journal.vkey,
+            scratch=config.parent,
+            replicas=lambda: broker.roll.known,
+            site=broker.site,
+        )
+        yield House(
+            config=config,
+            environ=around,
+            settings=settings,
+            broker=broker,
+            storage=opened[0],
+            services=services,
+            url=url,
+        )
 
 
 def _drained(broker: Broker, loops: list[asyncio.Task[None]]) -> Any:

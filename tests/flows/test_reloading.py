@@ -36,7 +36,7 @@ def wanted(house: Any, *keys: str, more: str = "") -> Settings:
     """The configuration file of the house with these KMS keys, and more sections behind; read as at a reload."""
     text = re.sub(r"(?m)^keys = .*$", f"keys = [{', '.join(map(repr, keys))}]", house.config.read_text())
     house.config.write_text(text.partition("\n[keyrings")[0] + "\n" + more)
-    return load_settings(house.config, {"TOKENBROKER_SERVER__LISTEN": "127.0.0.1:0"})
+    return load_settings(house.config, house.environ)
 
 
 def first(house: Any) -> str:

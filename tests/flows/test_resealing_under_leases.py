@@ -14,6 +14,7 @@ from broker.leases.context import Context
 from broker.leases.duties import Duties
 from broker.leases.heads import Heads
 from broker.leases.held import Holdings
+from broker.leases.pools.book import Pools
 from broker.leases.settings import LeaseSettings
 from broker.leases.wheel import Wheel
 from broker.policy.book import GrantBook
@@ -61,6 +62,7 @@ async def replica_of(house: Any) -> AsyncIterator[Replica]:
             keyrings=authority.keyrings,
             storage=house.storage,
             heads=Heads(storage=house.storage, verify=authority.verify, bound=100),
+            pools=Pools(book=authority.pools, storage=house.storage),
             vault=vault,
             holdings=Holdings(),
             wheel=Wheel(tick_s=1.0, start=broker.clock.monotonic()),
@@ -74,6 +76,7 @@ async def replica_of(house: Any) -> AsyncIterator[Replica]:
             context=context,
             duties=Duties(context=context, desk=broker.desk, clock=broker.clock, upkeep=broker.claim.ask),
             sessions=broker.sessions,
+            rollouts_changed=lambda tokens: None,
         )
         feed = Feed(storage=house.storage, clock=broker.clock, start=authority.position, stale_s=3.0)
         async with asyncio.TaskGroup() as tasks:
