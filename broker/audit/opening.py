@@ -21,7 +21,7 @@ from broker.audit.entries import LogClosed, LogOpened
 from broker.audit.errors import outside
 from broker.audit.journal import Journal
 from broker.audit.note import Signer, Verifier
-from broker.audit.recovery import Found, find_previous
+from broker.audit.recovery import Found, find_previous, newest_log
 from broker.audit.settings import AuditSettings
 from broker.audit.source import READ_DEADLINE_S
 from broker.audit.tail import Tail
@@ -113,9 +113,8 @@ async def _begin(
     """Take the next number, and write the log's row with its first entry.
 
     The highest number is read before the instance's newest log: a log that appears in between costs this attempt
-    (Conflict), so the chain of an instance never skips one.
+    (Conflict), so the chain of an instance never skips one, and what is read is never one that still grows.
     """
-    await _fence(storage, instance)
     for _ in range(OPEN_ATTEMPTS_MAX):
         async with outside(deadline_s=READ_DEADLINE_S):
             page = await storage.select(AuditLogRecord, descending=True, limit=1)
@@ -123,8 +122,8 @@ async def _begin(
         origin = Origin(cluster=cluster_id, instance=instance, log=number).text()
         found = await find_previous(
             storage,
+            await _fenced(storage, instance),
             cluster_id=cluster_id,
-            instance=instance,
             verifier=Verifier(signer.vkey),
             accept_loss=accept_loss,
         )
@@ -148,23 +147,22 @@ async def _begin(
     raise Unavailable(f"{OPEN_ATTEMPTS_MAX} other replicas opened audit logs at this moment; start again")
 
 
-async def _fence(storage: Storage, instance: str) -> None:
-    """Let nobody append to this instance's newest log any more: its process may only have stood still for a while.
+async def _fenced(storage: Storage, instance: str) -> AuditLogRecord | None:
+    """This instance's newest log, to which nobody can append any more: its process may only have stood still.
 
     Each append relies on the log's row, so moving that is enough. It needs to be done before the log is read. Where the
     row moves meanwhile, it was closed, or another start of this instance was quicker.
     """
     for _ in range(OPEN_ATTEMPTS_MAX):
+        newest = await newest_log(storage, instance)
+        if newest is None or newest.closed_at is not None:
+            return newest
         try:
             async with outside(deadline_s=READ_DEADLINE_S):
-                page = await storage.select(
-                    AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1
-                )
-                moved = [msgspec.structs.replace(row, rev=row.rev + 1) for row in page.records if row.closed_at is None]
-                await storage.commit(Commit(updates=moved))
+                await storage.commit(Commit(updates=[msgspec.structs.replace(newest, rev=newest.rev + 1)]))
         except Conflict:
             continue
-        return
+        return newest
     raise Unavailable(f"others started as {instance} {OPEN_ATTEMPTS_MAX} times at this moment; start again")
 
 

@@ -36,20 +36,24 @@ class Found:
     lost: int = 0
 
 
+async def newest_log(storage: Storage, instance: str) -> AuditLogRecord | None:
+    """The newest log of an instance; None: it never had one. Unavailable: storage cannot serve."""
+    async with outside(deadline_s=READ_DEADLINE_S):
+        page = await storage.select(AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1)
+    return page.records[0] if page.records else None
+
+
 async def find_previous(
-    storage: Storage, *, cluster_id: str, instance: str, verifier: Verifier, accept_loss: bool
+    storage: Storage, record: AuditLogRecord | None, *, cluster_id: str, verifier: Verifier, accept_loss: bool
 ) -> Found:
-    """The newest log of `instance`.
+    """How the log of `record` ended, the newest of its instance, to which nobody appends; None: there is none.
 
     StartRefused: its stored entries are not what its newest checkpoint vouches for, unless `accept_loss`.
     Unavailable: storage cannot serve.
     """
-    async with outside(deadline_s=READ_DEADLINE_S):
-        page = await storage.select(AuditLogRecord, index="instance", prefix=(instance,), descending=True, limit=1)
-    if not page.records:
+    if record is None:
         return Found()
-    record = page.records[0]
-    origin = Origin(cluster=cluster_id, instance=instance, log=record.log).text()
+    origin = Origin(cluster=cluster_id, instance=record.instance, log=record.log).text()
     try:
         newest = await newest_checkpoint(storage, record.log, origin, verifier)
     except NoteBroken as error:

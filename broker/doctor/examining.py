@@ -9,7 +9,7 @@ from broker.app import AUDIT_SIGNING
 from broker.audit.checkpoint import key_name
 from broker.audit.lookback import look_back
 from broker.audit.note import Signer, Verifier
-from broker.audit.recovery import find_previous
+from broker.audit.recovery import find_previous, newest_log
 from broker.authority.authority import find_forged, load_authority
 from broker.authority.pins import check_pins
 from broker.clock import Clock
@@ -179,9 +179,8 @@ async def _audit(storage: Storage, root: Root, settings: Settings, *, served: bo
         return ok("audit log", "a broker is writing it; verify it with tokenbroker audit verify --live")
     verifier = _verifier(root)
     try:
-        found = await find_previous(
-            storage, cluster_id=root.cluster_id, instance=settings.instance, verifier=verifier, accept_loss=False
-        )
+        newest = await newest_log(storage, settings.instance)
+        found = await find_previous(storage, newest, cluster_id=root.cluster_id, verifier=verifier, accept_loss=False)
     except StartRefused as error:
         return failed("audit log", error.message)
     if found.closed:

@@ -19,18 +19,18 @@ def _active(house: Any) -> str:
 def test_values_leave_a_former_data_key_which_can_be_destroyed_then(house: Any) -> None:
     """rotate, destroy refused with a list, rewrap --values, destroy; the values are what they were."""
     for number in range(3):
-        house.shell.ok("token", "put", f"rewrap/t{number}", stdin=b"kept")
+        house.shell.ok("token", "put", f"00-rewrap/t{number}", stdin=b"kept")
     old = _active(house)
     assert "rotate" in house.shell.refused("key", "destroy", old)
     house.shell.ok("key", "rotate", "default")
-    assert "rewrap/t0 version 1" in house.shell.refused("key", "destroy", old)
+    assert "00-rewrap/t0 version 1" in house.shell.refused("key", "destroy", old)
     (total,) = house.shell.json("key", "rewrap", "default", "--values", "--rate", "10000")
     assert total["keyring"] == "default"
     assert total["values"] >= 3
     assert (total["remaining"], total["failed"], total["failures"]) == (0, 0, [])
     assert house.shell.json("key", "destroy", old)["state"] == "destroyed"
-    assert house.shell.ok("token", "reveal", "rewrap/t1").out == "kept"
-    (versions,) = house.shell.json("token", "versions", "rewrap/t1")
+    assert house.shell.ok("token", "reveal", "00-rewrap/t1").out == "kept"
+    (versions,) = house.shell.json("token", "versions", "00-rewrap/t1")
     assert (versions["version"], versions["stage"], versions["data_key"]) == (1, "current", _active(house))
 
 

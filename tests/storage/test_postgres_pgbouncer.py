@@ -21,7 +21,7 @@ from storage.records import LeaseRecord
 @pytest.fixture(scope="module")
 def pgbouncer(postgres: Any, poolers: ModuleType) -> Iterator[Any]:
     """A pooler before the shared server, which has the roles."""
-    postgres.give_roles("postgres")
+    postgres.give_roles(postgres.create())
     with poolers.serving(postgres) as pooler:
         yield pooler
 
