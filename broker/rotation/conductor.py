@@ -18,7 +18,7 @@ import structlog
 from broker.admin.plan import Plan
 from broker.authority.authority import Authority
 from broker.clock import Clock
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Tampered
 from broker.replicas.claim import Claim
 from broker.rotation.book import RotationBook
 from broker.rotation.errors import NotTheDriver
@@ -30,6 +30,7 @@ from storage.errors import StorageError
 from storage.port import PAGE_MAX, Storage
 from storage.records import RotationPolicyRecord, RotationRecord
 from storage.table import Key
+from tokenbroker_client.backoff import Backoff
 
 log = structlog.get_logger("tokenbroker.rotation")
 
@@ -39,6 +40,8 @@ COUNT_S: Final = 30.0
 """How often it is counted how many are stuck."""
 SLOTS: Final = 16
 """Most rotations that are worked on at a time; the others wait in the order in which they came due."""
+ASIDE_S: Final = 60.0
+"""How long a rotation is passed over whose rows somebody else has written."""
 RETRY_S: Final = 5.0
 RETRY_S_MAX: Final = 3600.0
 """The pause after a failure is drawn from 1 s up to `RETRY_S`, doubled for each failure before it, to at most this."""
@@ -69,6 +72,7 @@ class Conductor:
         self._clock = clock
         self._jitter = jitter
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._aside: dict[str, float] = {}
         self._count_at = clock.monotonic()
         self.counts: Counter[str] = Counter({"done": 0, "failed": 0})
         self.stuck = 0
@@ -90,7 +94,10 @@ class Conductor:
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """Begin what is due, if this replica drives. Nobody takes the claim while there is nothing to do."""
-        due = await self._storage.due(RotationRecord, "due_at", self._clock.now(), limit=SLOTS + len(self._running))
+        rows = await self._storage.due(RotationRecord, "due_at", self._clock.now())
+        now = self._clock.monotonic()
+        self._aside = {token: until for token, until in self._aside.items() if now < until}
+        due = [row for row in rows if row.token not in self._aside]
         if not due and not self._running and not self._claim.held:
             return
         if await self._claim.ask() is None:
@@ -112,6 +119,10 @@ class Conductor:
                 pass
         except NotTheDriver:
             log.info("rotation_left_to_another_replica", token=token)
+        except Tampered as error:
+            # It stays due, and foremost: where it took its turn each time, it would take it from the others.
+            self._aside[token] = self._clock.monotonic() + ASIDE_S
+            log.error("rotation_tampered", token=token, error=error.message)  # noqa: TRY400 - no bug
         except (StorageError, BrokerError) as error:
             log.warning("rotation_postponed", token=token, error=str(error))
         finally:
@@ -168,8 +179,7 @@ class Conductor:
 
     def _pause_s(self, attempt: int) -> float:
         """Full jitter: as many failures as there are, no two of them come again at the same moment."""
-        most = min(RETRY_S * 2.0 ** min(attempt - 1, 32), RETRY_S_MAX)
-        return max(1.0, most * self._jitter())
+        return max(1.0, Backoff(first_s=RETRY_S, most_s=RETRY_S_MAX, jitter=self._jitter).pause_s(attempt - 1))
 
     async def _count_stuck(self) -> int:
         stuck = 0

@@ -21,9 +21,9 @@ from broker.admin.tokens import TokenAdmin
 from broker.authority.authority import Authority
 from broker.clock import Clock
 from broker.errors import BrokerError, Gone, NotFound
+from broker.remarks import Remarks
 from broker.replicas.claim import Claim
 from broker.replicas.roll import Roll
-from broker.rotation.remarks import Remarks
 from broker.rotation.rollout_plans import SYSTEM, finished, noted, promoted, taken_back, widened
 from broker.rotation.rollouts import NAMED_MAX, PATIENCE, Next, Said, gather, judge, why_taken_back
 from broker.rotation.tallies import NEVER

@@ -18,7 +18,7 @@ from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.leases.context import Context
 from broker.leases.listing import list_leases
-from broker.rotation.remarks import Remarks
+from broker.remarks import Remarks
 from broker.rotation.tallying import LOST_S, Gone, complaint, has_answered, takes_part, tally
 from storage.errors import Conflict, StorageError
 from storage.port import Commit, Delete, Storage

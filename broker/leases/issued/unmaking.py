@@ -23,6 +23,7 @@ from broker.clock import Clock
 from broker.errors import BrokerError, Conflict, Tampered, Unavailable
 from broker.leases.issued.makers import Makers
 from broker.leases.issued.rows import as_version, to_end
+from broker.remarks import Remarks
 from broker.replicas.claim import Claim
 from broker.secret import Secret
 from broker.upstream.errors import EndsByItself, UpstreamError
@@ -31,6 +32,7 @@ from broker.vault.vault import Vault
 from storage.errors import StorageError
 from storage.port import COUNT_MAX, PAGE_MAX, Delete, Expect, Storage
 from storage.records import IssuedRecord
+from tokenbroker_client.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -93,6 +95,7 @@ class Unmaking:
         self._claim = claim
         self._clock = clock
         self._jitter = jitter
+        self._remarks = Remarks(clock)
         self._busy: dict[str, str] = {}
         self._measure_at = clock.monotonic()
         self.counts = UnmakeCounts()
@@ -232,7 +235,7 @@ class Unmaking:
         self.counts.failed[code] += 1
         log.warning("unmaking_failed", lease=row.lease, token=row.token, attempt=row.attempt, error=message)
         now = self._clock.now()
-        pause_s = self._jitter() * min(PAUSE_S_MAX, PAUSE_S * 2.0 ** min(row.attempt, 32))
+        pause_s = Backoff(first_s=PAUSE_S, most_s=PAUSE_S_MAX, jitter=self._jitter).pause_s(row.attempt)
         entry = IssuedFailed(
             at=now, actor="system", lease=row.lease, token=row.token, issuer=row.issuer, step="end", code=code
         )
@@ -252,7 +255,7 @@ class Unmaking:
         try:
             self._authority.verify(row)
         except Tampered as error:
-            log.error("issued_tampered", lease=row.lease, token=row.token, error=error.message)  # noqa: TRY400 - no bug
+            self._remarks.alarm("issued_tampered", error, lease=row.lease, token=row.token)
             return False
         return True
 
