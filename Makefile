@@ -52,8 +52,8 @@ bench: $(STAMP)            ## what leasing costs, every question, in ratios; som
 bench-quick: $(STAMP)      ## what is guarded, against benchmarks/baseline.json; less than a minute
 	$(BIN)/python -m benchmarks --guard
 
-bench-peers: $(STAMP)      ## OpenBao on the same machine in the same run
-	$(BIN)/python -m benchmarks peers
+bench-peers: $(STAMP)      ## what users would pick instead, on the same machine in the same run
+	$(BIN)/python -m benchmarks peers cached_reads
 
 run: $(STAMP)              ## a development broker in ./dev-data
 	$(BIN)/tokenbroker init --data-dir dev-data

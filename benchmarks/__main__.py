@@ -2,108 +2,100 @@
 
 `python -m benchmarks [NAME...]` measures; `--record` appends the answers to benchmarks/RESULTS.md and draws
 docs/charts. `--guard` measures quickly what is guarded, and fails where it got worse; `--baseline` measures the same,
-and records it as what will be held to.
+and records it as what will be held to. A question that fails is told, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
-from benchmarks import (
-    audit_verify,
-    client_cost,
-    fan_out,
-    feed_latency,
-    idle_sessions,
-    key_cache,
-    latency,
-    lease_cost,
-    on_disk,
-    peers,
-    policy_size,
-    replica_leases,
-    restart_storm,
-    sealing,
-    start_up,
-)
+from benchmarks.asking import NotAnswered, ask
 from benchmarks.charts import draw
-from benchmarks.figures import Figure, Question, machine, table
+from benchmarks.figures import Figure, machine
 from benchmarks.guard import guard, record
-from broker.cli.logs import configure_logs
+from benchmarks.results import Run, append, commit
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
-QUESTIONS: Final[dict[str, Question]] = {
-    "sealing": sealing.figures,
-    "policy_size": policy_size.figures,
-    "audit_verify": audit_verify.figures,
-    "client_cost": client_cost.figures,
-    "lease_cost": lease_cost.figures,
-    "fan_out": fan_out.figures,
-    "latency": latency.figures,
-    "idle_sessions": idle_sessions.figures,
-    "key_cache": key_cache.figures,
-    "start_up": start_up.figures,
-    "on_disk": on_disk.figures,
-    "replica_leases": replica_leases.figures,
-    "feed_latency": feed_latency.figures,
-    "restart_storm": restart_storm.figures,
-    "peers": peers.figures,
-}
-ASIDE: Final = ("peers",)
-"""Measured only where they are asked for by name."""
+QUESTIONS: Final = (
+    "sealing",
+    "policy_size",
+    "audit_verify",
+    "client_cost",
+    "lease_cost",
+    "fan_out",
+    "latency",
+    "idle_sessions",
+    "key_cache",
+    "start_up",
+    "on_disk",
+    "replica_leases",
+    "feed_latency",
+    "resume_storm",
+    "restart_storm",
+)
+"""Programs of this folder."""
+PEERS: Final = ("peers", "cached_reads")
+"""Likewise, with what users would pick instead; measured only where they are asked for by name."""
 GUARDED: Final = ("sealing", "policy_size", "audit_verify", "client_cost", "lease_cost", "fan_out")
 """Questions whose answers are ratios of CPU times, and take seconds."""
 
 
-def answer(name: str, *, quick: bool) -> list[Figure]:
-    """The figures of one question, each printed as soon as it is there."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures = QUESTIONS[name](Path(folder), quick=quick)
-    for figure in figures:
-        print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}) {figure.met}", flush=True)
-    return figures
-
-
-def keep(figures: list[Figure], *, command: str, note: str) -> None:
-    """Append to the results, and draw."""
-    now = datetime.now(UTC)  # noqa: TID251 - a date for people
-    with RESULTS.open("a") as file:
-        file.write(f"\n## {now:%Y-%m-%d %H:%M} UTC\n\n`{command}` on {machine()}{note}\n\n{table(figures)}\n")
-    draw(figures)
+def answer(names: Sequence[str], *, quick: bool, command: str) -> Run:
+    """Ask one after the other, and say how long each took."""
+    at, described = datetime.now(UTC), machine()  # noqa: TID251 - a date for people
+    print(f"{described}\n", flush=True)
+    measured: dict[str, list[Figure]] = {}
+    failed: dict[str, str] = {}
+    took_s: dict[str, float] = {}
+    for name in names:
+        began = time.perf_counter()
+        try:
+            measured[name] = ask(name, quick=quick)
+        except NotAnswered as error:
+            failed[name] = str(error)
+        took_s[name] = time.perf_counter() - began
+        print(f"-- {name}: {failed.get(name, 'done')}, {took_s[name]:.0f} s\n", flush=True)
+    return Run(
+        at=at,
+        command=command,
+        commit=commit(),
+        machine=described,
+        measured=measured,
+        failed=failed,
+        took_s=took_s,
+    )
 
 
 def main() -> None:
     """Measure, print, and do what was asked for besides."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(QUESTIONS)}; none: all but peers")
+    known = (*QUESTIONS, *PEERS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; none: all but the last two")
     parser.add_argument("--quick", action="store_true", help="with less of everything")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md, and draw the charts")
-    parser.add_argument("--note", default="", help="what to say of the machine besides")
     parser.add_argument("--guard", action="store_true", help="fail where a ratio is worse than the recorded one")
     parser.add_argument("--baseline", action="store_true", help="record the ratios that --guard compares with")
     chosen = parser.parse_args()
-    if unknown := set(chosen.names) - set(QUESTIONS):
+    if unknown := set(chosen.names) - set(known):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    configure_logs(level="error", style="console")
     quick = chosen.quick or chosen.guard or chosen.baseline
-    all_names = GUARDED if chosen.guard or chosen.baseline else [name for name in QUESTIONS if name not in ASIDE]
-    names = chosen.names or all_names
-    print(f"{machine()}\n", flush=True)
-    measured = {name: answer(name, quick=quick) for name in names}
-    figures = [figure for each in measured.values() for figure in each]
+    names = chosen.names or (GUARDED if chosen.guard or chosen.baseline else QUESTIONS)
+    run = answer(names, quick=quick, command=" ".join(("python -m benchmarks", *sys.argv[1:])))
     if chosen.record:
-        keep(
-            figures, command=" ".join(("python -m benchmarks", *chosen.names)), note=chosen.note and f", {chosen.note}"
-        )
+        append(run)
+        draw(run.figures)
     if chosen.baseline:
-        record(figures)
-    if chosen.guard and (lines := guard(measured, lambda name: answer(name, quick=True))):
+        record(run.figures)
+    lines = guard(run.measured, lambda name: ask(name, quick=True)) if chosen.guard else []
+    if lines:
         print("\nworse than recorded by more than a third, twice:", *lines, sep="\n  ", file=sys.stderr)
+    if run.failed:
+        print("\nnot answered:", *(f"{name}: {why}" for name, why in run.failed.items()), sep="\n  ", file=sys.stderr)
+    if lines or run.failed:
         raise SystemExit(1)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,16 +52,18 @@ async def fill(
     async with open_broker(load_settings(layout.config)) as broker:
         now = broker.clock.now()
         await broker.authority.commit([], inserts=[_grant(now)])
-        for part in _chunks([_worker(number, now) for number in range(workers)]):
+        for part in _chunks(_worker(number, now) for number in range(workers)):
             await broker.authority.commit([], inserts=part)
         await _seal(broker, tokens, now, names or [DEFAULT_KEYRING])
-        for part in _chunks(list(_leases(leases, tokens, now))):
+        for part in _chunks(_leases(leases, tokens, now)):
             await broker.storage.commit(Commit(inserts=part))
     return layout.config
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    each = iter(items)
+    while chunk := list(islice(each, _CHUNK)):
+        yield chunk
 
 
 def _grant(now: datetime) -> GrantRecord:

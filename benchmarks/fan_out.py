@@ -22,7 +22,7 @@ import uvloop
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone, ratio
-from benchmarks.load import Idle, Socket, connect
+from benchmarks.load import Idle, NotWelcome, Socket, connect
 from benchmarks.process import Child, child, serving
 
 _TOKEN = "bench/t0"
@@ -55,7 +55,7 @@ async def _connected(http: aiohttp.ClientSession, kind: str, url: str, workers: 
                 await socket.send_json({"type": "lease", "id": 1, "token": _TOKEN})
                 answer = await socket.receive_json()
                 if answer["type"] != "granted":
-                    raise SystemExit(f"not granted: {answer}")
+                    raise NotWelcome(f"not granted: {answer}")
             idle.add(socket)
 
     await asyncio.gather(*(one(number) for number in range(workers)))

@@ -19,7 +19,7 @@ import aiohttp
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone
-from benchmarks.load import Socket, connect
+from benchmarks.load import NotWelcome, Socket, connect
 from benchmarks.process import child, serving
 from benchmarks.replica_leases import part
 
@@ -41,7 +41,7 @@ async def hold(url: str, http: aiohttp.ClientSession, workers: int) -> tuple[lis
             await socket.send_json({"type": "lease", "id": 1, "token": TOKEN})
             answer = await socket.receive_json()
             if answer["type"] != "granted":
-                raise SystemExit(f"not granted: {answer}")
+                raise NotWelcome(f"not granted: {answer}")
             return socket, answer["version"]
 
     held = await asyncio.gather(*(one(number) for number in range(workers)))

@@ -1,11 +1,14 @@
-"""What a question is answered with, how answers are shown, and how one program answers its own question."""
+"""What a question is answered with, how a goal is judged, and how one program answers its own question."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
+import signal
+import sqlite3
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from broker.cli.logs import configure_logs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """One answer. name: short, and the same in every run, quick or not. goal: what it should be at most."""
+    """One answer. name: short, and the same in every run, quick or not.
+
+    goal: what it should be at most, or with `at_least` at least. detail: the absolute numbers behind it.
+    """
 
     name: str
     question: str
@@ -26,11 +34,24 @@ class Figure:
     unit: str
     goal: float | None
     detail: str
+    at_least: bool = False
 
     @property
-    def met(self) -> str:
-        """Whether the goal is met, in a word."""
-        return "" if self.goal is None else "met" if self.value <= self.goal else "missed"
+    def met(self) -> bool:
+        """Whether there is no goal, or it is met."""
+        return self.goal is None or (self.value >= self.goal if self.at_least else self.value <= self.goal)
+
+    @property
+    def wanted(self) -> str:
+        """The goal as text; empty if there is none."""
+        return "" if self.goal is None else f"{'>=' if self.at_least else '<='} {self.goal:g}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met, or by how much of it it is missed; empty if there is none."""
+        if self.goal is None or self.met:
+            return "" if self.goal is None else "met"
+        return f"missed by {abs(self.value / self.goal - 1) * 100:.0f} %"
 
 
 class Question(Protocol):
@@ -55,32 +76,38 @@ def in_turns(rounds: int, *calls: Callable[[], float]) -> list[list[float]]:
     return seen
 
 
-def table(figures: list[Figure]) -> str:
-    """The figures as a Markdown table."""
-    lines = ["| question | value | goal | | detail |", "| --- | --- | --- | --- | --- |"]
-    for figure in figures:
-        goal = "" if figure.goal is None else f"<= {figure.goal:g}"
-        lines.append(
-            f"| {figure.question} | {figure.value:.2f} {figure.unit} | {goal} | {figure.met} | {figure.detail} |"
-        )
-    return "\n".join(lines)
+def line(figure: Figure) -> str:
+    """The figure for people who watch."""
+    judged = figure.wanted and f"; goal {figure.wanted}: {figure.verdict}"
+    return f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}){judged}"
 
 
 def machine() -> str:
-    """The machine in a line, with how busy it is besides."""
+    """The machine in a line, with how busy it is now."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].partition(":")[2].strip() if names else platform.machine()
     parts = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "cryptography", "msgspec"))
-    return f"{os.cpu_count()} x {model}, Python {platform.python_version()}, {parts}"
+    load = " ".join(f"{each:.2f}" for each in os.getloadavg())
+    return (
+        f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, {parts}; load average at the start {load}"
+    )
 
 
 def alone(question: Question) -> None:
-    """What `python -m benchmarks.NAME [--quick]` does: print a line for each figure."""
+    """What `python -m benchmarks.NAME [--quick] [--figures FILE]` does: print a line for each figure.
+
+    SIGTERM ends it as an error would, with everything that it started. FILE: gets the figures as JSON.
+    """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="with less of everything")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="write them there too, as JSON")
+    chosen = parser.parse_args()
     configure_logs(level="error", style="console")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
-        for figure in question(Path(folder), quick=quick):
-            goal = "" if figure.goal is None else f"; goal <= {figure.goal:g}: {figure.met}"
-            print(f"{figure.question}: {figure.value:.2f} {figure.unit} ({figure.detail}){goal}", flush=True)
+        found = question(Path(folder), quick=chosen.quick)
+    for figure in found:
+        print(line(figure), flush=True)
+    if chosen.figures is not None:
+        chosen.figures.write_bytes(msgspec.json.encode(found))

@@ -31,8 +31,12 @@ Socket = aiohttp.ClientWebSocketResponse
 _AT_ONCE = 16
 
 
+class NotWelcome(Exception):
+    """The broker's answer to a handshake, or to a request, is not what was asked for."""
+
+
 async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int) -> Socket:
-    """A connection of worker `wNUMBER`, or a bare one."""
+    """A connection of worker `wNUMBER`, or a bare one. NotWelcome: the broker refuses it."""
     protocols = (SUBPROTOCOL,) if kind != "echo" else ()
     socket = await http.ws_connect(f"{url}/v1/connect", protocols=protocols, compress=0, max_msg_size=0, ssl=False)
     if kind == "echo":
@@ -54,7 +58,7 @@ async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int)
     await socket.send_json({"type": "prove", "signature": b64(key.sign(signed))})
     welcome = await socket.receive_json()
     if welcome["type"] != "welcome":
-        raise SystemExit(f"not welcomed: {welcome}")
+        raise NotWelcome(f"not welcomed: {welcome}")
     return socket
 
 
@@ -75,7 +79,7 @@ async def drive(socket: Socket, *, first: int, requests: int, in_flight: int, to
     for _ in range(requests):
         answer = await socket.receive()
         if answer.type is not aiohttp.WSMsgType.TEXT or '"type":"error"' in answer.data:
-            raise SystemExit(f"refused: {answer}")
+            raise NotWelcome(f"refused: {answer}")
         taken.append(time.perf_counter() - sent_at.popleft())
         if sent < requests:
             sent_at.append(time.perf_counter())
@@ -98,7 +102,7 @@ async def pace(socket: Socket, *, first: int, requests: int, interval_s: float, 
         for _ in range(requests):
             answer = await socket.receive_str()
             if '"type":"error"' in answer:
-                raise SystemExit(f"refused: {answer}")
+                raise NotWelcome(f"refused: {answer}")
             number = int(answer.partition('"id":')[2].partition(",")[0])
             taken.append(time.perf_counter() - began - number * interval_s)
 
@@ -140,10 +144,10 @@ class Idle:
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[list[Socket]]:
-        """Leave them to the caller. Exits where one of them ended meanwhile."""
+        """Leave them to the caller. RuntimeError: one of them ended meanwhile."""
         for task in self._waiting:
             if task.done():
-                raise SystemExit("a connection ended by itself")
+                raise RuntimeError("a connection ended by itself")
             task.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
         self._waiting.clear()

@@ -36,10 +36,7 @@ _NAMES = {"read": "KV v2 read", "create": "leased token"}
 
 
 def figures(folder: Path, *, quick: bool) -> list[Figure]:
-    """For each of theirs: how much of ours it costs, and how many a second there are of each.
-
-    Goals are the least that is wanted here, so they stand in the detail.
-    """
+    """For each of theirs: how much of ours it costs, and how many a second there are of each."""
     requests, rounds = (30, 3) if quick else (200, 7)
     config = asyncio.run(fill(folder / "peers", tokens=_TOKENS, workers=_CONNECTIONS))
     with part("bao").serving(durable=True, audited=True) as bao, child(*serving(config)) as broker:
@@ -62,9 +59,10 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
             question=f"CPU of an OpenBao {name}, against a durable lease",
             value=ratio(cpu[kind], cpu["lease"]),
             unit="leases",
-            goal=None,
+            goal=_GOALS[kind],
+            at_least=True,
             detail=f"OpenBao {middle[kind][0]:.0f} us, {middle[kind][1]:.0f}/s; lease {middle['lease'][0]:.0f} us, "
-            f"{middle['lease'][1]:.0f}/s; goal >= {_GOALS[kind]:g}",
+            f"{middle['lease'][1]:.0f}/s",
         )
         for kind, name in _NAMES.items()
     ]

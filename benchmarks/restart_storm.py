@@ -20,7 +20,7 @@ import uvloop
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone
-from benchmarks.load import Socket, connect
+from benchmarks.load import NotWelcome, Socket, connect
 from benchmarks.process import Child, child, serving
 from benchmarks.replica_leases import part
 from tokenbroker_client import Backoff
@@ -35,8 +35,8 @@ _LEASE_S = 3600
 _URL, _INSTANCE = "TOKENBROKER_STORAGE__URL", "TOKENBROKER_SERVER__INSTANCE"
 _SHARED = "TOKENBROKER_SERVER__SHARED_ADDRESSES"
 """All workers come from one address, whose failed handshakes would otherwise keep everybody out."""
-_BROKEN = (aiohttp.ClientError, OSError, TimeoutError, TypeError, SystemExit)
-"""No connection, or an answer that is none; `connect` exits where it is not welcomed."""
+_BROKEN = (aiohttp.ClientError, OSError, TimeoutError, TypeError, NotWelcome)
+"""No connection, no welcome, or an answer that is none."""
 
 
 class Storm:
@@ -131,7 +131,7 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
     half, most = back[len(back) // 2], back[int(len(back) * 0.99)]
     return [
         Figure(
-            name="resume storm",
+            name="restart storm",
             question=f"restart of database and two replicas under {workers} workers, until all have their leases",
             value=back[-1],
             unit="s",

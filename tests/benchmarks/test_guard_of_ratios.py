@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import guard as guarding
-from benchmarks.__main__ import GUARDED, QUESTIONS
-from benchmarks.charts import CHARTS, svg
+from benchmarks.__main__ import GUARDED, PEERS, QUESTIONS
+from benchmarks.charts import Chart, svg
 from benchmarks.figures import Figure
 
 
@@ -49,13 +49,21 @@ def test_only_what_is_guarded_is_recorded() -> None:
 
 
 def test_guarded_questions_exist() -> None:
-    """The quick run asks nothing that is not there."""
+    """The quick run asks nothing that is not there, and each question has a program of its own."""
     assert set(GUARDED) <= set(QUESTIONS)
+    programs = {path.stem for path in Path(guarding.__file__).parent.glob("*.py")}
+    assert {*QUESTIONS, *PEERS} <= programs
 
 
 def test_a_chart_shows_its_figures_as_text() -> None:
     """Names and values can be read by those who see no bars; markup in a name is text."""
-    drawn = svg("<title>", [figure(1.5, "one & two")])
+    drawn = svg(Chart("a.svg", "<title>", "echoes", (("lease", "one & two"),)), {"lease": figure(1.5)})
     assert "one &amp; two 1.50" in drawn
     assert "<title>&lt;title&gt;" in drawn
-    assert all(chart.names for chart in CHARTS)
+
+
+def test_a_chart_tells_what_is_missed_in_words() -> None:
+    """Colour alone tells nothing to some."""
+    drawn = svg(Chart("a.svg", "title", "echoes", (("lease", "a lease"),)), {"lease": figure(3.0)})
+    assert "goal ≤ 2, missed by 50 %" in drawn
+    assert 'class="missed"' in drawn
