@@ -20,7 +20,7 @@ from broker.api.gate import Gate
 from broker.api.idempotency import KeyDesk
 from broker.api.limits import ApiLimits
 from broker.api.metrics import RequestMetrics
-from broker.api.middleware import problems, watched
+from broker.api.middleware import watched
 from broker.api.openapi import openapi_document
 from broker.api.probes import Check, Readiness
 from broker.api.reading import BODY_BYTES_MAX
@@ -57,9 +57,7 @@ def make_api(
     keys = KeyDesk(stored=services.stored, clock=clock, request_key=services.request_key)
     dispatcher = Dispatcher(services=services, gate=gate, keys=keys, source=source)
     observer = RequestMetrics(registry)
-    app = web.Application(
-        client_max_size=BODY_BYTES_MAX, middlewares=[watched(clock=clock, observer=observer), problems]
-    )
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[watched(clock=clock, observer=observer)])
     app.on_response_prepare.append(add_headers)
     for route in ROUTES:
         app.router.add_route(route.method, _pattern(route), partial(dispatcher.serve, route))

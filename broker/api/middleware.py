@@ -55,8 +55,10 @@ class _Lines:
 
 
 def watched(*, clock: Clock, observer: Observer) -> Middleware:
-    """The outermost layer: tells the access log and the metrics how each request ended."""
+    """The layer around every request: answers what was raised, and tells the log and the metrics how it ended.
 
+    One layer, because what is around a WebSocket stays in memory for as long as its worker is connected.
+    """
     lines = _Lines(clock)
 
     @web.middleware
@@ -64,7 +66,10 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
         started = clock.monotonic()
         status = CLIENT_GONE
         try:
-            response = await handler(request)
+            try:
+                response = await handler(request)
+            except Exception as error:
+                response = _answered(request, error)
             status = response.status
             return response
         finally:
@@ -89,21 +94,13 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
     return watch
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what was raised into a problem document; our bugs into a reference, with the traceback in the log."""
-    try:
-        return await handler(request)
-    except Exception as error:
-        if request.get(STARTED):
-            _log.warning("api.stream_cut", route=_template(request), error=type(error).__name__)
-            if request.transport is not None:
-                request.transport.abort()
-            raise
-        return _answer(request, error)
-
-
-def _answer(request: web.Request, error: Exception) -> web.Response:
+def _answered(request: web.Request, error: Exception) -> web.Response:
+    """What was raised as a problem document; our bugs as a reference, with the traceback in the log."""
+    if request.get(STARTED):
+        _log.warning("api.stream_cut", route=_template(request), error=type(error).__name__)
+        if request.transport is not None:
+            request.transport.abort()
+        raise error
     if isinstance(error, BrokerError):
         return _refused(error, told=request.get(ADMIN) is not None)
     if isinstance(error, web.HTTPException):

@@ -106,6 +106,7 @@ class Door:
             await socket.prepare(request)
         except ConnectionResetError:
             return socket  # whoever asked has hung up meanwhile, as many do when thousands come back at once
+        socket.headers.clear()  # they were sent, and would stay as long as the connection
         source = request.remote or ""
         if self._settings.by_source and self._attempts.barred(source):
             await _turn_away(socket, b"", CloseCode.TOO_MANY)

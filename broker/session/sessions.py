@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -61,7 +61,7 @@ class Sessions:
         self._clock = clock
         self._settings = settings
         self._sockets: dict[Session, web.WebSocketResponse] = {}
-        self._by_worker: dict[str, dict[Session, None]] = {}
+        self._by_worker: dict[str, tuple[Session, ...]] = {}
         self._opening: Counter[str] = Counter()
         self._codes: dict[Session, int] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -73,13 +73,13 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._sockets))
 
-    def of_worker(self, worker: str) -> list[Session]:
-        """The sessions of one worker."""
-        return list(self._by_worker.get(worker, ()))
+    def of_worker(self, worker: str) -> Sequence[Session]:
+        """The sessions of one worker, as of now."""
+        return self._by_worker.get(worker, ())
 
     def full(self, worker: str) -> bool:
         """Whether this worker has as many sessions as it may, those counted that are being opened."""
-        here = len(self._by_worker.get(worker, ())) + self._opening[worker]
+        here = len(self.of_worker(worker)) + self._opening[worker]
         return here >= self._settings.sessions_per_worker_max
 
     async def run(self) -> None:
@@ -132,7 +132,7 @@ class Sessions:
         self._sockets[session] = socket
         self._context.holdings.enter(session)
         self._context.uses.note(session.actor, "", "", self._clock.monotonic())
-        self._by_worker.setdefault(name, {})[session] = None
+        self._by_worker[name] = (*self.of_worker(name), session)
         # Changes that arrived while the row was being written passed this session by, for it was not listed.
         self.workers_changed((name,))
         if self.draining:
@@ -153,9 +153,10 @@ class Sessions:
         Cancelling the caller does not stop the writing. code: what the connection ended with, if the peer ended it.
         """
         self._sockets.pop(session, None)
-        others = self._by_worker.get(session.worker, {})
-        others.pop(session, None)
-        if not others:
+        others = tuple(other for other in self.of_worker(session.worker) if other is not session)
+        if others:
+            self._by_worker[session.worker] = others
+        else:
             self._by_worker.pop(session.worker, None)
         session.ended()
         self._context.drop_session(session)
