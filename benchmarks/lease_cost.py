@@ -1,6 +1,8 @@
 """Server CPU of a durable lease against that of a bare echo, under loads that differ in width and in what they ask for.
 
-In turns, each round with connections of its own, whose handshakes are left out. SQLite with synchronous=FULL, audit on.
+In turns, each round with connections of its own, whose handshakes are left out; so is what the end of a lease costs
+later. SQLite with synchronous=FULL, audit on.
+
 A session asks for each token once, and workers share the tokens, so that values were opened before, unless the load's
 name says otherwise: with few tokens each session asks again and again for what it holds, and new tokens are such that
 nobody asked for before, so that a key is derived for each value.

@@ -30,8 +30,6 @@ _TOKENS = 1000
 _PATIENCE_S = 15.0
 _GIVE_UP_S = 600.0
 _AT_ONCE = 64
-_LEASE_S = 3600
-"""Leases outlive the outage however long it takes."""
 _URL, _INSTANCE = "TOKENBROKER_STORAGE__URL", "TOKENBROKER_SERVER__INSTANCE"
 _SHARED = "TOKENBROKER_SERVER__SHARED_ADDRESSES"
 """All workers come from one address, whose failed handshakes would otherwise keep everybody out."""
@@ -55,7 +53,7 @@ class Storm:
         """Lease a token as worker `wNUMBER`, and come back once after the connection has gone."""
         async with self._first:
             socket = await connect(self._http, "lease", self.urls[number % 2], number)
-            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}", "ttl_s": _LEASE_S}
+            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}"}
             answer = await _ask(socket, asked)
             connected.set()
         while (await socket.receive()).type is aiohttp.WSMsgType.TEXT:

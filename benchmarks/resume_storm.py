@@ -28,8 +28,6 @@ from benchmarks.process import Child, child, serving
 
 _TOKENS: Final = 1_000
 _AT_ONCE: Final = 64
-_LEASE_S: Final = 3600
-"""Leases outlive all rounds."""
 _LIMIT_S: Final = 120.0
 
 
@@ -76,7 +74,7 @@ async def _measure(config: Path, *, workers: int, rounds: int) -> _Rounds:
 
         async def lease(url: str, number: int) -> Socket:
             socket = await connect(http, "lease", url, number)
-            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}", "ttl_s": _LEASE_S}
+            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}"}
             answer = await _ask(socket, asked)
             held[number] = {"lease": answer["lease"], "version": answer["version"]}
             return socket
