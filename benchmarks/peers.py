@@ -3,13 +3,10 @@
 32 connections with one request in flight on each, HTTP keep-alive for OpenBao and WebSockets for us, values of the same
 size. Theirs: reading a KV v2 secret, and creating a leased token, both with a token that a policy restricts. Ours: a
 lease that is granted, recorded and audited durably before it is answered. CPU is that of the server's process.
-
-`python -m benchmarks.peers URL TOKEN read|create --requests N` is the load for OpenBao, driven like `benchmarks.load`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import subprocess
@@ -20,17 +17,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import aiohttp
-import uvloop
-
+from benchmarks.bao_load import CONNECTIONS, SECRETS
 from benchmarks.cluster import VALUE_BYTES, fill
-from benchmarks.figures import Figure, ratio
+from benchmarks.figures import Figure, alone, ratio
 from benchmarks.loading import Load, Shape, load
 from benchmarks.process import Child, await_heads, child, serving
 from benchmarks.replica_leases import part
 
-_CONNECTIONS = 32
-_TOKENS = 1_000
 _RULES = {"secret/data/bench/*": ["read"], "auth/token/create": ["update"]}
 _GOALS = {"read": 8.0, "create": 30.0}
 _NAMES = {"read": "KV v2 read", "create": "leased token"}
@@ -39,11 +32,11 @@ _NAMES = {"read": "KV v2 read", "create": "leased token"}
 def figures(folder: Path, *, quick: bool) -> list[Figure]:
     """For each of theirs: how much of ours it costs, and how many a second there are of each."""
     requests, rounds = (30, 3) if quick else (200, 7)
-    config = asyncio.run(fill(folder / "peers", tokens=_TOKENS, workers=_CONNECTIONS))
+    config = asyncio.run(fill(folder / "peers", tokens=SECRETS, workers=CONNECTIONS))
     with part("bao").serving(durable=True, audited=True) as bao, child(*serving(config)) as broker:
         token = _prepare(bao)
-        await_heads(broker, _TOKENS)
-        shape = Shape(connections=_CONNECTIONS, in_flight=1, requests=requests, tokens=_TOKENS)
+        await_heads(broker, SECRETS)
+        shape = Shape(connections=CONNECTIONS, in_flight=1, requests=requests, tokens=SECRETS)
         theirs = Child(bao.pid, bao.url)
         cpu: dict[str, list[float]] = {"lease": [], "read": [], "create": []}
         rate: dict[str, list[float]] = {"lease": [], "read": [], "create": []}
@@ -75,7 +68,7 @@ def _prepare(bao: object) -> str:
     ask("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     for _ in range(100):  # a fresh KV v2 mount is upgraded first
         try:
-            for number in range(_TOKENS):
+            for number in range(SECRETS):
                 ask("POST", f"secret/data/bench/t{number}", {"data": {"value": "v" * VALUE_BYTES}})
             break
         except part("bao").Refused:
@@ -94,7 +87,7 @@ def _round(running: Load, server: Child, shape: Shape, cpu: list[float], rate: l
 
 @contextmanager
 def _asking(url: str, token: str, kind: str, requests: int) -> Iterator[Load]:
-    command = [sys.executable, "-m", "benchmarks.peers", url, token, kind, "--requests", str(requests)]
+    command = [sys.executable, "-m", "benchmarks.bao_load", url, token, kind, "--requests", str(requests)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Load(process)
@@ -104,41 +97,5 @@ def _asking(url: str, token: str, kind: str, requests: int) -> Iterator[Load]:
         process.wait(60)
 
 
-async def _ask(http: aiohttp.ClientSession, url: str, kind: str, number: int) -> float:
-    started = time.perf_counter()
-    if kind == "read":
-        asked = http.get(f"{url}/v1/secret/data/bench/t{number % _TOKENS}")
-    else:
-        asked = http.post(f"{url}/v1/auth/token/create", json={"ttl": "300s", "policies": ["bench"]})
-    async with asked as answer:
-        answer.raise_for_status()
-        await answer.read()
-    return time.perf_counter() - started
-
-
-async def main() -> None:
-    """Keep one request in flight on each connection, for each line on standard input once."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("token")
-    parser.add_argument("kind", choices=tuple(_NAMES))
-    parser.add_argument("--requests", type=int, default=100, help="of each connection")
-    chosen = parser.parse_args()
-    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
-    async with aiohttp.ClientSession(connector=connector, headers={"X-Vault-Token": chosen.token}) as http:
-
-        async def keep(first: int, requests: int) -> list[float]:
-            return [await _ask(http, chosen.url, chosen.kind, first + number) for number in range(requests)]
-
-        await asyncio.gather(*(keep(number, 1) for number in range(_CONNECTIONS)))
-        print("connected", flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
-            started = time.perf_counter()
-            parts = await asyncio.gather(*(keep(31 * number, chosen.requests) for number in range(_CONNECTIONS)))
-            seconds, taken = time.perf_counter() - started, sorted(each for part in parts for each in part)
-            within = (taken[int(len(taken) * share)] for share in (0.5, 0.99, 0.999))
-            print(f"{seconds:.6f}", *(f"{each:.6f}" for each in within), flush=True)
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    alone(figures)
