@@ -49,6 +49,7 @@ class Batch:
         """size: how many operations may be decided in it, and so how many lease ids it needs at most.
 
         trouble: why no value may leave now, or "". rows: what is written beside leases, inserted at revision 1.
+        touched: by what decided operations touch, the one decided last; None where one that waits touches it.
         """
         self.context = context
         self.trouble = trouble
@@ -56,7 +57,7 @@ class Batch:
         self.ids = time_ordered_ids(now, size)
         self.mono = mono
         self.operations: list[Operation] = []
-        self.touched: set[str] = set()
+        self.touched: dict[str, Operation | None] = {}
         self.inserts: list[LeaseRecord] = []
         self.updates: list[LeaseRecord] = []
         self.amended: list[Amended] = []

@@ -142,19 +142,23 @@ class Desk:
         now, mono = self._clock.now(), self._clock.monotonic()
         batch = Batch(context=self._context, now=now, mono=mono, size=len(operations), trouble=trouble)
         later: list[Operation] = []
+        touched = batch.touched
         for operation in operations:
-            touches = operation.touches()
-            if not batch.touched.isdisjoint(touches):
-                later.append(operation)
-                continue
             if trouble and operation.gives:
                 self._fail(operation, Unavailable(trouble))
                 continue
             if operation.refused is not None:
                 self._refuse(batch, operation, operation.refused)
                 continue
+            touches = operation.touches()
             try:
-                operation.decide(batch)
+                if touched.keys().isdisjoint(touches):
+                    operation.decide(batch)
+                elif not operation.join(touched.get(touches[0]), batch):
+                    # Whatever comes later and touches the same waits too: those of one lease keep their order.
+                    later.append(operation)
+                    touched.update(dict.fromkeys(touches))
+                    continue
             except Missing as missing:
                 self._fetching.fetch(operation, missing)
             except InLine as in_line:
@@ -164,7 +168,8 @@ class Desk:
             except Exception as error:  # noqa: BLE001 - a bug in one operation must not end everybody's leases
                 self._fail(operation, bug(error))
             else:
-                batch.touched.update(touches)
+                for name in touches:
+                    touched[name] = operation
                 batch.operations.append(operation)
         self._waiting.put_back(later)
         return batch

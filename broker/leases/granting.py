@@ -1,4 +1,7 @@
-"""Grant a lease: the hot path. One token to one connected worker, durable before the value leaves."""
+"""Grant a lease: the hot path. One token to one connected worker, durable before the value leaves.
+
+Requests of a session for the same token that meet in one batch get one lease, decided and written once (`Grant.join`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import msgspec
 from broker.audit.entries import IssuedMade, LeaseGranted, LeasesEnded
 from broker.errors import BrokerError, Gone, NotFound, RateLimited, Unavailable
 from broker.leases.answers import error_frame
-from broker.leases.batch import Batch
+from broker.leases.batch import Batch, Opened
 from broker.leases.context import NotAllowed
 from broker.leases.heads import Head
 from broker.leases.held import Holder, Place
@@ -37,6 +40,9 @@ from storage.records.leases import LeaseStage
 from tokenbroker_client.wire import ENCODER, Granted, Stage
 
 _STAGES: Final = {"current": Stage.CURRENT, "previous": Stage.PREVIOUS}
+_Decided = tuple[LeaseRecord, Terms, VersionRecord, Opened, LeaseGranted]
+"""What a request gets: the lease as it is to be, its times, the version that its value is of, the value, the entry."""
+
 _UNKNOWN: Final = Head.__new__(Head, None, None, None)  # type: ignore[arg-type]  # a mark that is no real head
 
 
@@ -44,13 +50,8 @@ class Grant(Operation):
     """A worker asks for a token. What its session already leases gives the same lease, renewed."""
 
     __slots__ = (
-        "_encoding",
-        "_held",
+        "_decided",
         "_made",
-        "_record",
-        "_terms",
-        "_value",
-        "_version",
         "holder",
         "id",
         "place",
@@ -83,6 +84,7 @@ class Grant(Operation):
         self.wait_s = wait_s
         self.turn: Turn | None = None
         self._made: IssuedRecord | None = None
+        self._decided: _Decided | None = None
 
     def touches(self) -> tuple[str, ...]:
         held = self.holder.leases.get(self.place)
@@ -92,16 +94,11 @@ class Grant(Operation):
 
     def decide(self, batch: Batch) -> None:
         holder, now = self.holder, batch.now
-        if holder.closed:
-            raise Gone("the session is closed")
-        grant, worker = batch.authorise(holder, self.place)
-        if holder.choked:
-            # A worker that asks for large values on many connections, and reads none, would fill the memory.
-            raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
+        grant, worker = self._authorised(batch)
         version = self._leasable(batch)
         if version is ISSUED:
             version = self._own(batch, grant, worker)
-        self._value, self._encoding = batch.open(version, holder)
+        opened = batch.open(version, holder)
         held = holder.leases.get(self.place)
         if held is not None and now < held.record.expires_at:
             ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
@@ -109,7 +106,6 @@ class Grant(Operation):
             record = given(extended(held.record, terms, grant=grant.id), version.version, now=now, pushed=False)
             batch.amended.append(Amended(held.record, record))
         else:
-            held = None
             self._check_room(batch)
             terms = batch.first_terms(grant, worker, self.ttl_s)
             if self._made is not None:
@@ -121,21 +117,48 @@ class Grant(Operation):
             if self._made is not None:
                 self._keep(batch, self._made, terms)
             batch.fresh[holder] = batch.fresh.get(holder, 0) + 1
-        self._held, self._record, self._terms, self._version = held, record, terms, version
-        batch.entries.append(
-            LeaseGranted(
-                at=now,
-                actor=holder.actor,
-                lease=record.lease,
-                token=self.token,
-                version=record.version,
-                session=holder.session,
-                grant=grant.id,
-                ttl_s=terms.left_s,
-                stage=self.stage,
-                member=record.member,
-            )
+        entry = LeaseGranted(
+            at=now,
+            actor=holder.actor,
+            lease=record.lease,
+            token=self.token,
+            version=record.version,
+            session=holder.session,
+            grant=grant.id,
+            ttl_s=terms.left_s,
+            stage=self.stage,
+            member=record.member,
         )
+        batch.entries.append(entry)
+        self._decided = (record, terms, version, opened, entry)
+
+    def join(self, first: Operation | None, batch: Batch) -> bool:
+        """Get what another request of this session got, a moment ago and for the same wish: its lease, as it is then.
+
+        A second revision of it, decided at the same instant, would say the same as the first. That the value is handed
+        out once more is an entry of its own.
+        """
+        if not isinstance(first, Grant) or first.holder is not self.holder:
+            return False
+        if first.place != self.place or first.ttl_s != self.ttl_s:
+            return False
+        if self.turn is not None or self._made is not None:
+            return False  # it was given a place or a value of its own, which it is to use or to give back
+        self._authorised(batch)
+        assert first._decided is not None, "what was decided in this batch is durable only after it"
+        self._decided = first._decided
+        batch.entries.append(first._decided[-1])
+        return True
+
+    def _authorised(self, batch: Batch) -> tuple[GrantRecord, WorkerRecord]:
+        """The grant that covers this now, and the worker. Gone, NotAllowed; RateLimited: too much is unread."""
+        if self.holder.closed:
+            raise Gone("the session is closed")
+        authority = batch.authorise(self.holder, self.place)
+        if self.holder.choked:
+            # A worker that asks for large values on many connections, and reads none, would fill the memory.
+            raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
+        return authority
 
     def _leasable(self, batch: Batch) -> VersionRecord:
         head = batch.context.heads.known.get(self.token, _UNKNOWN)
@@ -252,13 +275,20 @@ class Grant(Operation):
         )
 
     def done(self, batch: Batch) -> None:
-        holder, record, terms = self.holder, self._record, self._terms
+        assert self._decided is not None, "it was decided in this batch"
+        record, terms, version, (value, encoding), _ = self._decided
+        self._decided = None  # and the value with it
+        holder = self.holder
         if self.turn is not None:
-            self.turn.end(served=self._held is None)
+            self.turn.end(served=record.rev == 1)
         if holder.closed:
             return
-        held = batch.context.hold(holder, record, self._held, mono=batch.mono, left_s=terms.left_s)
-        held.sent = record.version
+        held = holder.leases.get(self.place)
+        if held is None or held.record is not record:  # else a request that this one joined holds it already
+            if held is not None and held.record.lease != record.lease:
+                held = None
+            held = batch.context.hold(holder, record, held, mono=batch.mono, left_s=terms.left_s)
+            held.sent = record.version
         holder.answer(
             self.id,
             ENCODER.encode(
@@ -267,9 +297,9 @@ class Grant(Operation):
                     lease=record.lease,
                     token=self.token,
                     version=record.version,
-                    value=self._value,
-                    encoding=self._encoding,
-                    content_type=self._version.content_type,
+                    value=value,
+                    encoding=encoding,
+                    content_type=version.content_type,
                     ttl_s=terms.left_s,
                     max_ttl_s=terms.max_left_s,
                     expires_at=terms.expires_unix,
@@ -277,7 +307,6 @@ class Grant(Operation):
                 )
             ),
         )
-        self._value = ""
 
     def left_over(self, now: datetime) -> tuple[IssuedRecord, ...]:
         # With its value, which nobody gets, and which upstream has to be shown to end it.

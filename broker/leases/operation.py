@@ -76,11 +76,21 @@ class Operation(ABC):
 
     @abstractmethod
     def touches(self) -> tuple[str, ...]:
-        """What no other operation of a batch may touch: lease ids, or session and token before there is one."""
+        """What no other operation of a batch may touch, unless it can `join`: lease ids, or session and token before
+        there is one.
+        """
 
     @abstractmethod
     def decide(self, batch: Batch) -> None:
         """Add what shall be written to the batch. Raises BrokerError (then `fail` is called) or Missing."""
+
+    def join(self, first: Operation | None, batch: Batch) -> bool:
+        """Be decided with `first`, which was decided in this batch and touches the same, and get what it gets.
+
+        False: it waits for the next batch. first: None where another one that touches the same waits already, which
+        must come before. Raises as `decide` does.
+        """
+        return False
 
     @abstractmethod
     def done(self, batch: Batch) -> None:
