@@ -19,7 +19,7 @@ _WIDTH: Final = 760
 _EDGE: Final = 24
 _LEFT: Final = 304
 """Where bars begin; labels end a little before."""
-_ROOM: Final = 216
+_ROOM: Final = 204
 """The longest bar; the rest of the width is for what is said behind it."""
 _VALUE: Final = 48
 """What a number takes."""
