@@ -31,7 +31,7 @@ _NAMES = {"read": "KV v2 read", "create": "leased token"}
 
 def figures(folder: Path, *, quick: bool) -> list[Figure]:
     """For each of theirs: how much of ours it costs, and how many a second there are of each."""
-    requests, rounds = (30, 3) if quick else (200, 7)
+    requests, rounds = (30, 3) if quick else (150, 7)
     config = asyncio.run(fill(folder / "peers", tokens=SECRETS, workers=CONNECTIONS))
     with part("bao").serving(durable=True, audited=True) as bao, child(*serving(config)) as broker:
         token = _prepare(bao)
