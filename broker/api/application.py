@@ -21,7 +21,7 @@ from broker.api.idempotency import KeyDesk
 from broker.api.limits import ApiLimits
 from broker.api.metrics import RequestMetrics
 from broker.api.middleware import watched
-from broker.api.openapi import openapi_document
+from broker.api.openapi import OpenApi
 from broker.api.probes import Check, Readiness
 from broker.api.reading import BODY_BYTES_MAX
 from broker.api.refusals import Refusals
@@ -79,7 +79,7 @@ def _add_public(
     arrive: Callable[[web.Request], None],
 ) -> None:
     """What needs no credential: it names no token, worker or admin. Whether the process lives is never limited."""
-    document = msgspec.json.encode(openapi_document(ROUTES, version=version("tokenbroker")))
+    document = OpenApi(ROUTES, version=version("tokenbroker"))
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text='{"alive":true}', content_type="application/json")
@@ -97,7 +97,7 @@ def _add_public(
 
     async def openapi(request: web.Request) -> web.Response:
         arrive(request)
-        return web.Response(body=document, content_type="application/json")
+        return web.Response(body=await document.read(), content_type="application/json")
 
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

@@ -69,7 +69,10 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
             try:
                 response = await handler(request)
             except Exception as error:
-                response = _answered(request, error)
+                if request.get(STARTED):
+                    _cut(request, error)
+                    raise
+                response = _answer(request, error)
             status = response.status
             return response
         finally:
@@ -94,13 +97,15 @@ def watched(*, clock: Clock, observer: Observer) -> Middleware:
     return watch
 
 
-def _answered(request: web.Request, error: Exception) -> web.Response:
+def _cut(request: web.Request, error: Exception) -> None:
+    """End a stream whose head was sent without a proper end, so that the client knows."""
+    _log.warning("api.stream_cut", route=_template(request), error=type(error).__name__)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _answer(request: web.Request, error: Exception) -> web.Response:
     """What was raised as a problem document; our bugs as a reference, with the traceback in the log."""
-    if request.get(STARTED):
-        _log.warning("api.stream_cut", route=_template(request), error=type(error).__name__)
-        if request.transport is not None:
-            request.transport.abort()
-        raise error
     if isinstance(error, BrokerError):
         return _refused(error, told=request.get(ADMIN) is not None)
     if isinstance(error, web.HTTPException):

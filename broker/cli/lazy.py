@@ -37,22 +37,33 @@ def discreet(app: typer.Typer) -> typer.Typer:
 
 
 class LazyGroup(TyperGroup):
-    """A group whose commands are named with the modules that hold them; each module has a `typer.Typer` named `app`."""
+    """A group whose commands are known by name; a list of them imports none.
 
-    modules: ClassVar[Mapping[str, str]] = {}
+    package: has a module named as the command, with a `typer.Typer` named `app`. says: for each, the first sentence of
+    its help.
+    """
+
+    package: ClassVar[str] = ""
+    says: ClassVar[Mapping[str, str]] = {}
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of help."""
-        return list(self.modules)
+        return list(self.says)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command or group of that name; None if there is none."""
-        module = self.modules.get(cmd_name)
-        if module is None:
+        if cmd_name not in self.says:
             return None
         if cmd_name not in self.commands:
-            app: typer.Typer = import_module(module).app
+            app: typer.Typer = import_module(f"{self.package}.{cmd_name}").app
             command = get_command(discreet(app))
             command.name = cmd_name
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the names, each with as much of its sentence as fits, as the commands themselves would be shown."""
+        limit = formatter.width - 6 - max(map(len, self.says))
+        shown = [(name, TyperCommand(name, help=says).get_short_help_str(limit)) for name, says in self.says.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(shown)

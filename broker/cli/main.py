@@ -15,28 +15,31 @@ from broker.cli.lazy import LazyGroup
 class Commands(LazyGroup):
     """Every command, in the order in which a newcomer meets them."""
 
-    modules: ClassVar[Mapping[str, str]] = {
-        "demo": "broker.cli.demo",
-        "init": "broker.cli.init",
-        "serve": "broker.cli.serve",
-        "doctor": "broker.cli.doctor",
-        "token": "broker.cli.token",
-        "rotation": "broker.cli.rotation",
-        "worker": "broker.cli.worker",
-        "enrolment": "broker.cli.enrolment",
-        "grant": "broker.cli.grant",
-        "access": "broker.cli.access",
-        "issuer": "broker.cli.issuer",
-        "lease": "broker.cli.lease",
-        "issued": "broker.cli.issued",
-        "session": "broker.cli.session",
-        "key": "broker.cli.key",
-        "admin": "broker.cli.admin",
-        "audit": "broker.cli.audit",
-        "backup": "broker.cli.backup",
-        "restore": "broker.cli.restore",
-        "migrate": "broker.cli.migrate",
-        "recovery": "broker.cli.recovery",
+    package = "broker.cli"
+    says: ClassVar[Mapping[str, str]] = {
+        "demo": "Show the whole story on a temporary broker of its own, in about 15 seconds; nothing is left behind.",
+        "init": "Make keys, database and the first admin; whatever is there already is kept, so it may be run again.",
+        "serve": "Serve workers and operators until SIGTERM or SIGINT, then let everything down in order; "
+        "a second one ends it.",
+        "doctor": "Check configuration, permissions, storage, KMS, signed rows, audit log, clock and disk; "
+        "say what to mend.",
+        "token": "Seal tokens and say which version is current.",
+        "rotation": "Rotate tokens by themselves, and see how far that is.",
+        "worker": "Register workers and their keys.",
+        "enrolment": "See which one-time codes are open, and withdraw them.",
+        "grant": "Say which workers and groups may lease which tokens.",
+        "access": "Review who may lease what.",
+        "issuer": "Have values made for each lease, and ended upstream with it.",
+        "lease": "See who holds which token, and take it away.",
+        "issued": "See what was made for leases, and whether it is gone upstream.",
+        "session": "See who is connected.",
+        "key": "See, replace and end the keys that seal tokens.",
+        "admin": "Let operators in, each with roles of its own.",
+        "audit": "Read, export and verify the audit log.",
+        "backup": "Copy the whole database while it is in use.",
+        "restore": "Verify a backup and put it where storage.url says.",
+        "migrate": "Copy a whole cluster into an empty database and verify it, while no broker runs.",
+        "recovery": "Make and try the key on paper that opens everything when every KMS key is lost.",
     }
 
 

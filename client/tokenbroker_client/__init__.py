@@ -5,13 +5,16 @@
             call_github(lease.value)
 
 `sync` is the same for scripts without an event loop, `testing` a broker for apps' own tests, `wire` the protocol.
+
+What connects is imported when it is first named: who wants an error or a frame needs neither HTTP nor cryptography.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from tokenbroker_client.backoff import Backoff
-from tokenbroker_client.broker import Broker, connect
-from tokenbroker_client.changes import Change, ChangeKind, Changes
 from tokenbroker_client.errors import (
     BadAddress,
     BadKey,
@@ -43,8 +46,12 @@ from tokenbroker_client.errors import (
     UntrustedCertificate,
     WrongCluster,
 )
-from tokenbroker_client.keys import WorkerKey
-from tokenbroker_client.lease import Lease
+
+if TYPE_CHECKING:
+    from tokenbroker_client.broker import Broker, connect
+    from tokenbroker_client.changes import Change, ChangeKind, Changes
+    from tokenbroker_client.keys import WorkerKey
+    from tokenbroker_client.lease import Lease
 
 __all__ = [
     "Backoff",
@@ -85,3 +92,26 @@ __all__ = [
     "WrongCluster",
     "connect",
 ]
+
+_CONNECTING: Final = {
+    "Broker": "broker",
+    "Change": "changes",
+    "ChangeKind": "changes",
+    "Changes": "changes",
+    "Lease": "lease",
+    "WorkerKey": "keys",
+    "connect": "broker",
+}
+"""Where a name is that is imported later."""
+
+
+def __getattr__(name: str) -> object:
+    home = _CONNECTING.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CONNECTING})

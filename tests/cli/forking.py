@@ -47,8 +47,8 @@ def run(order: dict[str, object]) -> int:
 
 def serve(descriptor: int) -> None:
     """Carry out orders, one after the other, until the socket closes."""
-    for module in Commands.modules.values():
-        import_module(module)
+    for name in Commands.says:
+        import_module(f"{Commands.package}.{name}")
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rw") as orders:
         for line in orders:
             child = os.fork()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from typer.main import get_command
 
 from broker.cli.failures import one_line, report
 from broker.cli.lazy import Command
-from broker.cli.main import app
+from broker.cli.main import Commands, app
 from broker.cli.reference import cli_reference
 from broker.errors import BadRequest
 
@@ -41,6 +43,27 @@ def test_every_command_has_help_and_an_example() -> None:
     for path, command in commands:
         assert command.help, path
         assert path in command.epilog, path
+
+
+def test_the_list_of_commands_says_what_they_say() -> None:
+    """Each line of the list is the first sentence of the command's own help, which is not loaded for it."""
+    root = get_command(app)
+    assert isinstance(root, Commands)
+    context = typer.Context(root, info_name="tokenbroker")
+    told = {name: root.get_command(context, name).get_short_help_str(1000) for name in root.list_commands(context)}
+    assert told == root.says
+
+
+def test_the_list_of_commands_loads_none() -> None:
+    """`tokenbroker --help` is answered without the modules of the commands, and without HTTP or cryptography."""
+    script = (
+        "import sys; from broker.cli.main import app; app(['--help'], standalone_mode=False);"
+        "heavy = [name for name in sys.modules if name in ('aiohttp', 'cryptography', 'pydantic', 'broker.cli.serve')];"
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Say which workers and groups may lease which tokens." in ended.stdout
 
 
 def test_no_option_takes_a_secret() -> None:
