@@ -108,14 +108,21 @@ class Codec(Generic[R]):
 
     def to_row(self, record: R) -> Row:
         """The record's cells. TypeError: a field holds another type than its hint says (a naive instant, say)."""
-        return self.to_rows((record,))[0]
+        cells = list(self._cells(record))
+        for at, encode in self._encoders:
+            value = cells[at]
+            if value is not None:
+                cells[at] = encode(value)
+        return tuple(cells)
 
     def to_rows(self, records: Sequence[R]) -> list[Row]:
         """The cells of each record, of which there is one at least. Errors as in `to_row`.
 
-        Column by column, so that what all of them share, as records that are written together share their instants, is
-        converted once.
+        Those of several column by column, so that what all of them share, as records that are written together share
+        their instants, is converted once.
         """
+        if len(records) == 1:
+            return [self.to_row(records[0])]
         columns = list(zip(*map(self._cells, records), strict=True))
         cells: list[Iterable[Any]] = list(columns)
         for at, encode in self._encoders:

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from storage.table import Key, R, Record
 
 PAGE_MAX = 1000
@@ -69,8 +71,7 @@ class Change(NamedTuple):
     key: Key
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """All of it or nothing. One commit names each record at most once.
 
     inserts: records with rev 1 whose keys must not exist.

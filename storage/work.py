@@ -5,8 +5,7 @@ Bounds are `storage.bounds`' business, conversion `storage.codec`'s, writing the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import msgspec
 from storage.bounds import check_commit, frame
 from storage.codec import Codec, Row
 from storage.errors import OutOfBounds, StorageError
-from storage.port import Amended, Commit, Committed
+from storage.port import Amended, Commit, Committed, Delete, Expect
 from storage.table import Key, Record
 
 Codecs = Mapping[type[Record], Codec[Any]]
@@ -24,8 +23,7 @@ Outcome = Committed | StorageError
 """What became of one call; a refusal is a value here, so that it can be handed to the one whose it is."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One audit block that still lacks its number."""
 
     log: int
@@ -33,8 +31,7 @@ class Append:
     entries: bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True, kw_only=True):
     """A commit as rows. updates: of whole records, or of what is amended of them, each under its own codec.
 
     deletes, expects: key and revision. feed: table, and key as JSON. items: how many.
@@ -70,13 +67,15 @@ def prepare(commit: Commit, codecs: Codecs) -> Work:
     work = Work(
         inserts=_rows(commit.inserts, codecs),
         updates=_rows(commit.updates, codecs),
-        deletes=_grouped((codecs[kind], (*key, rev)) for kind, key, rev in commit.deletes),
-        expects=_grouped((codecs[kind], (*key, rev)) for kind, key, rev in commit.expects),
+        deletes=_stored_rows(commit.deletes, codecs),
+        expects=_stored_rows(commit.expects, codecs),
         append=audit and Append(log=audit.log, count=len(audit.entries), entries=frame(audit.entries)),
         feed=[(table, key_to_json(key)) for table, key in commit.announce],
         items=items,
     )
-    _check_once(work)
+    records = len(commit.inserts) + len(commit.updates) + len(commit.deletes)
+    if records > 1:
+        _check_once(work, records)
     return work
 
 
@@ -133,6 +132,10 @@ def changed(codec: Codec[Any]) -> str:
 
 
 def _rows(records: Sequence[Record | Amended], codecs: Codecs) -> Rows:
+    kinds = set(map(type, records))
+    if len(kinds) == 1 and Amended not in kinds:  # by far the most: the new leases of a batch
+        codec = codecs[kinds.pop()]
+        return {codec: codec.to_rows(records)}
     found: dict[Codec[Any], list[Record]] = {}
     for record in records:
         if isinstance(record, Amended):
@@ -148,17 +151,17 @@ def _rows(records: Sequence[Record | Amended], codecs: Codecs) -> Rows:
     return {codec: codec.to_rows(alike) for codec, alike in found.items()}
 
 
-def _check_once(work: Work) -> None:
+def _check_once(work: Work, records: int) -> None:
     seen: dict[type[Record], set[Any]] = {}
     for kind, keys in work.touched():
         seen.setdefault(kind, set()).update(keys)
-    records = sum(len(rows) for part in (work.inserts, work.updates, work.deletes) for rows in part.values())
     if sum(map(len, seen.values())) != records:
         raise OutOfBounds("a commit names each record at most once; split it")
 
 
-def _grouped(pairs: Iterable[tuple[Codec[Any], Row]]) -> Rows:
+def _stored_rows(stored: Sequence[Delete] | Sequence[Expect], codecs: Codecs) -> Rows:
+    """What is expected to be stored, as a key and a revision."""
     found: dict[Codec[Any], list[Row]] = {}
-    for codec, row in pairs:
-        found.setdefault(codec, []).append(row)
+    for kind, key, rev in stored:
+        found.setdefault(codecs[kind], []).append((*key, rev))
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -28,6 +27,7 @@ from storage.records.audit import AuditLogRecord
 from storage.table import Key, Record
 
 _log = structlog.get_logger("tokenbroker.audit")
+_Outcome = Committed | Exception
 
 
 class Journal:
@@ -55,7 +55,7 @@ class Journal:
         self._tasks = tasks
         self._clock = clock
         self._settings = settings
-        self._in_flight: set[asyncio.Task[Committed | Exception]] = set()
+        self._in_flight: set[asyncio.Task[_Outcome]] = set()
         self._in_flight_entries = 0
         self._refusal: str | None = None
         self._full_at: float | None = None
@@ -108,30 +108,40 @@ class Journal:
         if self._refusal is not None:
             self.counters.refused += 1
             raise Unavailable(self._refusal)
-        change = Commit(inserts=inserts, updates=updates, deletes=deletes, expects=expects, announce=announce)
-        return await self._commit(entries, change)
+        return await self._commit(
+            Commit(
+                inserts=inserts,
+                updates=updates,
+                deletes=deletes,
+                expects=(*expects, self._own()) if entries else expects,
+                audit=self._append(entries) if entries else None,
+                announce=announce,
+            )
+        )
 
-    async def _commit(self, entries: Sequence[Entry], change: Commit) -> Committed:
-        encoded = tuple(map(encode, entries))
+    def _own(self) -> Expect:
+        """Whoever takes this log over moves its row first, so nothing is appended behind what he has read."""
+        return Expect(AuditLogRecord, self.record.key, self.record.rev)
+
+    def _append(self, entries: Sequence[Entry]) -> AuditAppend:
+        return AuditAppend(self.record.log, tuple(map(encode, entries)))
+
+    async def _commit(self, commit: Commit) -> Committed:
+        """Start the task that carries the commit to its end, and wait for it within the deadline."""
+        encoded = () if commit.audit is None else commit.audit.entries
         self._admit(len(encoded))
-        commit = change
-        if encoded:
-            # Whoever takes this log over moves its row first, so nothing is appended behind what he has read.
-            own = Expect(AuditLogRecord, self.record.key, self.record.rev)
-            commit = replace(change, expects=(*change.expects, own), audit=AuditAppend(self.record.log, encoded))
-        task = self._tasks.create_task(self._land(commit, encoded), name="audit commit")
+        loop = asyncio.get_running_loop()
+        # Resolved with a value also for an error, which nobody would retrieve where the caller was cancelled.
+        answer: asyncio.Future[_Outcome] = loop.create_future()
+        task = self._tasks.create_task(self._land(commit, encoded))
         self._in_flight.add(task)
         self._in_flight_entries += len(encoded)  # before any other caller is admitted, not when the task starts
-        task.add_done_callback(partial(self._ended, entries=len(encoded)))
-        done, _ = await asyncio.wait((task,), timeout=self._settings.commit_deadline_s)
-        if not done:
-            self.counters.late += 1
-            raise Unavailable(
-                f"storage did not confirm within {self._settings.commit_deadline_s:g} s; nothing was sent, retry later"
-            )
-        if task.cancelled():
-            raise Unavailable("the broker is stopping; the commit may or may not have been written")
-        outcome = task.result()
+        task.add_done_callback(partial(self._ended, len(encoded), answer))
+        deadline = loop.call_later(self._settings.commit_deadline_s, self._give_up, answer)
+        try:
+            outcome = await answer
+        finally:
+            deadline.cancel()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -144,7 +154,7 @@ class Journal:
                 f"{bound} audit entries wait for a checkpoint; storage does not keep up, retry when it has recovered"
             )
 
-    async def _land(self, commit: Commit, encoded: tuple[bytes, ...]) -> Committed | Exception:
+    async def _land(self, commit: Commit, encoded: tuple[bytes, ...]) -> _Outcome:
         """Carry one commit to its end, whoever still waits for it. Errors are returned: raised, they would end all."""
         try:
             committed = await self._storage.commit(commit)
@@ -171,9 +181,23 @@ class Journal:
         else:
             return committed
 
-    def _ended(self, task: asyncio.Task[Committed | Exception], *, entries: int) -> None:
+    def _give_up(self, answer: asyncio.Future[_Outcome]) -> None:
+        if not answer.done():
+            self.counters.late += 1
+            deadline_s = self._settings.commit_deadline_s
+            answer.set_result(
+                Unavailable(f"storage did not confirm within {deadline_s:g} s; nothing was sent, retry later")
+            )
+
+    def _ended(self, entries: int, answer: asyncio.Future[_Outcome], task: asyncio.Task[_Outcome]) -> None:
         self._in_flight.discard(task)
         self._in_flight_entries -= entries
+        if answer.done():
+            return
+        if task.cancelled():
+            answer.set_result(Unavailable("the broker is stopping; the commit may or may not have been written"))
+        else:
+            answer.set_result(task.result())
 
     def _doubt(self, encoded: tuple[bytes, ...]) -> None:
         if encoded:
@@ -195,4 +219,4 @@ class Journal:
 
     async def last_word(self, entry: Entry) -> None:
         """Write the closing entry, past the refusal of all others. Errors as in `commit`."""
-        await self._commit((entry,), Commit())
+        await self._commit(Commit(expects=(self._own(),), audit=self._append((entry,))))
