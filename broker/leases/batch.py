@@ -90,7 +90,7 @@ class Batch:
                     raise Missing(sealed=(version, holder.caller))
                 if self._for_all(version.keyring):
                     self._openers[data_key] = opener
-            opened = encode_value(opener.open(version).reveal())
+            opened = encode_value(opener.reveal(version))
             if data_key in self._openers:
                 self._opened[name] = opened
         return opened

@@ -20,8 +20,8 @@ FMT: Final = 1
 VALUE_BYTES_MAX: Final = 65_536
 """Longest value; the shortest has 1 byte."""
 
-_LENGTH_BYTES = 4
-_length = Struct(">I").pack
+_LENGTH: Final = Struct(">I")
+_LENGTH_BYTES: Final = _LENGTH.size
 _BUCKETS: Final = (256, 1024, 4096, 16_384, VALUE_BYTES_MAX + _LENGTH_BYTES)
 _CHUNK_BYTES = 16_384
 _HEADER_BYTES = 24 + 32
@@ -54,7 +54,7 @@ class ValueContexts:
     def of(self, token: str, version: int) -> bytes:
         """The context of this version of this token, sealed as fmt 1."""
         name, number = token.encode(), b"%d" % version
-        return b"".join((self._before, _length(len(name)), name, _length(len(number)), number, self._after))
+        return b"".join((self._before, _LENGTH.pack(len(name)), name, _LENGTH.pack(len(number)), number, self._after))
 
 
 def check_value(value: bytes) -> None:
@@ -75,7 +75,7 @@ def seal_value(*, key: bytes | bytearray, context: bytes, value: bytes) -> bytes
     check_value(value)
     needed = _LENGTH_BYTES + len(value)
     bucket = next(size for size in _BUCKETS if size >= needed)
-    padded = len(value).to_bytes(_LENGTH_BYTES, "big") + value + bytes(bucket - needed)
+    padded = _LENGTH.pack(len(value)) + value + bytes(bucket - needed)
     return seal_chunked(key=key, context=context, message=padded)
 
 
@@ -89,20 +89,20 @@ def open_value(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: byte
     return _unpadded(open_chunked(key=key, context=context, sealed=sealed), below, bucket)
 
 
-def value_key(*, fmt: int, key: bytes | bytearray, context: bytes, sealed: bytes) -> MessageKey:
-    """What opens this sealed value, one that `MessageKey.fits`, again and again (`open_again`).
+class ValueKey:
+    """Opens one sealed value, one that `MessageKey.fits`, as often as need be: derived and checked once."""
 
-    SealBroken: as `open_value`, as far as it shows without decrypting.
-    """
-    _check_fmt(fmt)
-    _bounds(sealed)
-    return MessageKey(key=key, context=context, sealed=sealed)
+    __slots__ = ("_below", "_bucket", "_message")
 
+    def __init__(self, *, fmt: int, key: bytes | bytearray, context: bytes, sealed: bytes) -> None:
+        """SealBroken: as `open_value`, as far as it shows without decrypting."""
+        _check_fmt(fmt)
+        self._below, self._bucket = _bounds(sealed)
+        self._message = MessageKey(key=key, context=context, sealed=sealed)
 
-def open_again(*, key: MessageKey, sealed: bytes) -> bytes:
-    """The value that `key` was derived for. SealBroken: `sealed` is another one."""
-    below, bucket = _bounds(sealed)
-    return _unpadded(key.open(sealed), below, bucket)
+    def open(self, sealed: bytes) -> bytes:
+        """The value that was sealed. SealBroken: `sealed` is another one than this key was derived for."""
+        return _unpadded(self._message.open(sealed), self._below, self._bucket)
 
 
 def _check_fmt(fmt: int) -> None:
@@ -119,8 +119,8 @@ def _bounds(sealed: bytes) -> tuple[int, int]:
 
 
 def _unpadded(padded: bytes, below: int, bucket: int) -> bytes:
-    end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
+    end = _LENGTH_BYTES + _LENGTH.unpack_from(padded)[0]
     # Only a holder of the data key can have written what decrypted, so this guards one encoding per value, not secrecy.
-    if not below < end <= bucket or padded.count(0, end) != bucket - end:
+    if not below < end <= bucket or padded[end:] != bytes(bucket - end):
         raise SealBroken
     return padded[_LENGTH_BYTES:end]

@@ -13,7 +13,7 @@ from broker.vault.counters import VaultCounters
 from broker.vault.needs import Need
 
 if TYPE_CHECKING:
-    from broker.vault.chunked import MessageKey
+    from broker.vault.envelope import ValueKey
     from storage.records import VersionRecord
 
 
@@ -58,7 +58,7 @@ class HeldKey:
         self.hard_until = hard_until
         self.used_at = proved_at
         self.outage = False
-        self.messages: dict[bytes, tuple[VersionRecord, MessageKey] | None] = {}
+        self.messages: dict[bytes, tuple[VersionRecord, ValueKey] | None] = {}
 
     def __repr__(self) -> str:
         return f"HeldKey(data_key={self.need.record.id!r}, live={self.live})"

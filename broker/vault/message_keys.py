@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from broker.vault.chunked import MessageKey
-from broker.vault.envelope import open_again, open_value, value_key
+from broker.vault.envelope import ValueKey, open_value
 from broker.vault.held_keys import HeldKey
 from storage.records import VersionRecord
 
@@ -29,7 +29,7 @@ class MessageKeys:
         """The value of `record`. SealBroken: the row is not what was sealed, or `held` was wiped."""
         kept = held.messages.get(record.sealed)
         if kept is not None and kept[0] is record:  # derived for this very row: nothing about it can be another
-            return open_again(key=kept[1], sealed=record.sealed)
+            return kept[1].open(record.sealed)
         return self._open_seldom(held, record)
 
     def _open_seldom(self, held: HeldKey, record: VersionRecord) -> bytes:
@@ -40,8 +40,8 @@ class MessageKeys:
             if MessageKey.fits(sealed):
                 self._remember(held, sealed)
             return value
-        key = value_key(fmt=fmt, key=held.key, context=context, sealed=sealed)
-        value = open_again(key=key, sealed=sealed)
+        key = ValueKey(fmt=fmt, key=held.key, context=context, sealed=sealed)
+        value = key.open(sealed)
         held.messages[sealed] = (record, key)
         return value
 

@@ -55,11 +55,14 @@ class Opener:
         self._held = held
         self._messages = messages
 
-    def open(self, record: VersionRecord) -> Secret:
-        """The value of `record`. SealBroken: the row is not what was sealed. KeyUnavailable: used after an await."""
+    def reveal(self, record: VersionRecord) -> bytes:
+        """The value of `record`, for whom sends it at once; `Vault.open` gives what may be passed on.
+
+        SealBroken: the row is not what was sealed. KeyUnavailable: used after an await.
+        """
         held = self._held
         try:
-            return Secret(self._messages.open(held, record))
+            return self._messages.open(held, record)
         except SealBroken as error:
             broken = SealBroken(f"token {record.token!r} version {record.version}: {error.message}")
         if not held.live:
@@ -104,7 +107,7 @@ class Vault:
     def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
         """The value of `record`, if its data key may serve from memory. Raises as `opener`; SealBroken."""
         opener = self.opener(record.data_key, record.keyring, caller)
-        return None if opener is None else opener.open(record)
+        return None if opener is None else Secret(opener.reveal(record))
 
     async def open(self, record: VersionRecord, caller: Caller | None = None) -> Secret:
         """The value of `record`, asking the KMS for its data key if need be, for wait_s at most. Raises as try_open."""
@@ -117,7 +120,7 @@ class Vault:
                 raise
             # The KMS keys changed while this one waited: those that it asked do not speak for those of now.
             held = await self._cache.fetch(again)
-        return Opener(held, self._messages).open(record)
+        return Secret(Opener(held, self._messages).reveal(record))
 
     async def seal(self, *, token: str, version: int, keyring: KeyringRecord, value: bytes) -> Sealed:
         """Seal `value` under the keyring's active data key, for this token and version only.
@@ -143,7 +146,7 @@ class Vault:
         Speaks to the KMS as the broker itself. Raises as `open` and `seal`.
         """
         held = await self._cache.fetch(self._needs.for_broker(record.data_key, record.keyring))
-        value = Opener(held, self._messages).open(record)
+        value = Secret(Opener(held, self._messages).reveal(record))
         try:
             return await self.seal(token=record.token, version=record.version, keyring=keyring, value=value.reveal())
         finally:

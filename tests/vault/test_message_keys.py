@@ -64,7 +64,7 @@ async def test_a_version_opens_again_to_the_same(open_house: Any, value: bytes) 
     async with open_house() as house:
         record = await house.put(value)
         opener = house.vault.opener("dk-1", "default")
-        assert {opener.open(record).reveal() for _ in range(4)} == {value}
+        assert {opener.reveal(record) for _ in range(4)} == {value}
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ async def test_what_was_opened_before_opens_in_its_place_only(open_house: Any, m
         record = await house.put(b"value")
         opener = house.vault.opener("dk-1", "default")
         for _ in range(3):
-            opener.open(record)
+            opener.reveal(record)
         with pytest.raises(SealBroken):
-            opener.open(msgspec.structs.replace(record, **moved))
+            opener.reveal(msgspec.structs.replace(record, **moved))
 
 
 async def test_what_was_derived_goes_with_its_data_key(open_house: Any) -> None:
@@ -87,13 +87,13 @@ async def test_what_was_derived_goes_with_its_data_key(open_house: Any) -> None:
         record = await house.put(b"value")
         opener = house.vault.opener("dk-1", "default")
         for _ in range(3):
-            opener.open(record)
+            opener.reveal(record)
         (held,) = house.vault._cache._held.all()
         assert list(held.messages) == [record.sealed]
         house.vault.flush()
         assert held.messages == {}
         with pytest.raises(KeyUnavailable, match="wiped"):
-            opener.open(record)
+            opener.reveal(record)
         assert held.messages == {}
 
 
@@ -102,7 +102,7 @@ async def test_of_a_long_value_nothing_is_kept(open_house: Any) -> None:
     async with open_house() as house:
         record = await house.put(b"v" * 65_536)
         for _ in range(3):
-            house.vault.opener("dk-1", "default").open(record)
+            house.vault.opener("dk-1", "default").reveal(record)
         assert house.vault._cache._held.all()[0].messages == {}
 
 
@@ -110,7 +110,7 @@ async def test_so_many_are_remembered_and_no_more(open_house: Any) -> None:
     """Beyond the bound the first one goes, whichever data key it is under."""
     async with open_house() as house:
         records = [await house.put(b"value", version=number) for number in (1, 2, 3)]
-        house.vault.opener("dk-1", "default").open(records[0])
+        house.vault.opener("dk-1", "default").reveal(records[0])
         held: HeldKey = house.vault._cache._held.all()[0]
         held.messages.clear()
         keys = MessageKeys(bound=2)

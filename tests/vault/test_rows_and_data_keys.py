@@ -33,9 +33,9 @@ async def test_an_opener_opens_every_version_under_its_data_key(open_house: Any)
         await house.add_data_key("dk-2")
         other = await house.put(b"other")
         opener = house.vault.opener("dk-1", "default")
-        assert [opener.open(record).reveal() for record in records] == [b"value-1", b"value-2", b"value-3"]
+        assert [opener.reveal(record) for record in records] == [b"value-1", b"value-2", b"value-3"]
         with pytest.raises(SealBroken):
-            opener.open(other)
+            opener.reveal(other)
 
 
 async def test_an_opener_that_was_kept_too_long_cries_no_tampering(open_house: Any) -> None:
@@ -45,7 +45,7 @@ async def test_an_opener_that_was_kept_too_long_cries_no_tampering(open_house: A
         opener = house.vault.opener("dk-1", "default")
         house.vault.flush()
         with pytest.raises(KeyUnavailable, match="wiped"):
-            opener.open(record)
+            opener.reveal(record)
 
 
 async def test_swapped_values_do_not_open(open_house: Any) -> None:

@@ -51,7 +51,7 @@ def encode_value(value: bytes) -> tuple[str, Encoding]:
     Text full of control characters grows sixfold in JSON, so a long one of that kind travels as base64url too.
     """
     try:
-        text = value.decode("utf-8")
+        text = value.decode()
     except UnicodeDecodeError:
         return b64(value), Encoding.B64
     if 6 * len(value) > _JSON_VALUE_BYTES_MAX and len(msgspec.json.encode(text)) > _JSON_VALUE_BYTES_MAX:
