@@ -68,11 +68,10 @@ def _check_amended(amended: Amended) -> None:
     """What is stored is compared with `after` alone, so what is left out of it must be known to be the same."""
     before, after = amended
     kind = type(after)
-    if (
-        type(before) is not kind
-        or after.rev != before.rev + 1
-        or any(getattr(before, name) != getattr(after, name) for name in kind.table.key)
-    ):
+    alike = type(before) is kind and after.rev == before.rev + 1
+    for name in kind.table.key:
+        alike = alike and getattr(before, name) == getattr(after, name)
+    if not alike:
         raise OutOfBounds(f"table {kind.table.name!r}: an amendment goes from one revision of a record to the next one")
 
 

@@ -52,44 +52,26 @@ class Writer:
         StorageError: nothing of the group was written, or (the disk failed during COMMIT) it is unknown which; whole
         in any case.
         """
-        with self._failures(), self._rollback():
-            self._begin()
+        with self._transaction():
             outcomes = self._together(works) if independent(works) else None
-            if outcomes is None:
-                outcomes = self._one_by_one(works)
-            self._connection.execute("COMMIT")
-            return outcomes
+            return self._one_by_one(works) if outcomes is None else outcomes
 
     def prune(self, table: Statements, column: str, before: int, limit: int) -> int:
         """Delete at most `limit` rows due before the instant; how many."""
-        with self._failures(), self._rollback():
-            self._begin()
-            count = self._connection.execute(table.prune(column), (before, limit)).rowcount
-            self._connection.execute("COMMIT")
-            return count
+        with self._transaction():
+            return self._connection.execute(table.prune(column), (before, limit)).rowcount
 
     def prune_feed(self, up_to: int) -> bool:
         """Delete some feed lines at or before the position, oldest first; whether there may be more."""
-        with self._failures(), self._rollback():
-            self._begin()
+        with self._transaction():
             doomed = "SELECT position FROM feed WHERE position <= ? ORDER BY position LIMIT ?"
             sql = f"DELETE FROM feed WHERE position IN ({doomed})"  # noqa: S608 - constants only
-            count = self._connection.execute(sql, (up_to, FEED_PRUNE_BATCH)).rowcount
-            self._connection.execute("COMMIT")
-            return count == FEED_PRUNE_BATCH
+            return self._connection.execute(sql, (up_to, FEED_PRUNE_BATCH)).rowcount == FEED_PRUNE_BATCH
 
     def touch(self) -> None:
         """Write one durable row, for a health check."""
-        with self._failures(), self._rollback():
-            self._begin()
+        with self._transaction():
             self._connection.execute("UPDATE health SET checks = checks + 1")
-            self._connection.execute("COMMIT")
-
-    def _begin(self) -> None:
-        if self._connection.in_transaction:
-            # The rollback of an earlier failure failed too; the disk may be back by this time.
-            self._connection.execute("ROLLBACK")
-        self._connection.execute("BEGIN IMMEDIATE")
 
     def _together(self, works: Sequence[Work]) -> list[Outcome] | None:
         """Write all as if they were one. None: that failed, nothing is written, an empty transaction is open."""
@@ -145,7 +127,7 @@ class Writer:
         every = len(table.codec.names)
         said = every - len(defaults)
         short = [row[:said] for row in rows if row[said:] == defaults]
-        whole = rows if not short else [row for row in rows if row[said:] != defaults]
+        whole = [row for row in rows if row[said:] != defaults] if len(short) < len(rows) else []
         for cells, part in ((said, short), (every, whole)):
             for start, size in batches(len(part)):
                 self._connection.execute(table.insert(size, cells), flat(part[start : start + size]))
@@ -187,6 +169,8 @@ class Writer:
     def _announce(self, feeds: Sequence[Sequence[Row]]) -> list[int]:
         """Insert the feed lines in order; each work's last position, 0 where there was nothing to announce."""
         rows = [row for feed in feeds for row in feed]
+        if not rows:
+            return [0] * len(feeds)
         last = 0
         for start, size in batches(len(rows)):
             last = self._connection.execute(_announcement(size), flat(rows[start : start + size])).lastrowid or 0
@@ -198,22 +182,23 @@ class Writer:
         return positions
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
+        """Commit at the end. Whatever goes wrong leaves no transaction open, and no number taken."""
         try:
-            yield
+            try:
+                if self._connection.in_transaction:
+                    # The rollback of an earlier failure failed too; the disk may be back by this time.
+                    self._connection.execute("ROLLBACK")
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._next_seq.clear()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
         except sqlite3.Error as error:
             raise from_sqlite(error, self._path) from None
-
-    @contextmanager
-    def _rollback(self) -> Iterator[None]:
-        """Leave no transaction open and no number taken, whatever went wrong."""
-        try:
-            yield
-        except BaseException:
-            self._next_seq.clear()
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 @cache
