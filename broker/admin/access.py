@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, Literal
 
+from broker.admin.asked import AccessTerms
 from broker.admin.stored import Stored
 from broker.authority.authority import Authority
 from broker.clock import Clock
@@ -46,21 +47,6 @@ UNUSED_MIN: Final = timedelta(days=1)
 """The shortest span that something can be called unused for."""
 _TOKENS_S: Final = 60.0
 """How long it is remembered which patterns match no token."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
-    """What a review asks. unused: nothing was leased, or nobody connected, for so long. expiring: ends within it.
-
-    worker, group, label: only such workers. third_party: a label key that marks workers of others.
-    """
-
-    unused: timedelta
-    expiring: timedelta
-    worker: str | None = None
-    group: str | None = None
-    label: tuple[str, str] | None = None
-    third_party: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +87,7 @@ class AccessReview:
         row = await self._stored.get(UseRecord, SYSTEM)
         return self._clock.now() if row is None else row.first_at
 
-    async def lines(self, terms: Terms, *, after: Key | None, limit: int) -> tuple[list[Access], Key | None]:
+    async def lines(self, terms: AccessTerms, *, after: Key | None, limit: int) -> tuple[list[Access], Key | None]:
         """One page, by worker and then by grant, and what the next one begins behind.
 
         Costs what the page holds, and once a minute a walk over all tokens. BadRequest: `after` is of no such page.
@@ -201,7 +187,9 @@ class AccessReview:
             if after is None:
                 return live
 
-    def _pairs(self, terms: Terms, after: tuple[str, str] | None) -> Iterator[tuple[WorkerRecord, GrantRecord | None]]:
+    def _pairs(
+        self, terms: AccessTerms, after: tuple[str, str] | None
+    ) -> Iterator[tuple[WorkerRecord, GrantRecord | None]]:
         """Workers that the terms name, by name, each with its grants by id, or with none; behind `after`."""
         workers = self._workers()
         begin = 0 if after is None else bisect_left(workers, after[0], key=_name_of)
@@ -247,7 +235,7 @@ class AccessReview:
             rows.update(await self._stored.get_many(UseRecord, keys[start : start + PAGE_MAX]))
         return rows
 
-    def _is_recent(self, seen: UseRecord | None, terms: Terms) -> bool:
+    def _is_recent(self, seen: UseRecord | None, terms: AccessTerms) -> bool:
         return seen is not None and self._clock.now() - seen.last_at < terms.unused
 
     async def _is_connected(self, worker: WorkerRecord) -> bool:
@@ -257,7 +245,7 @@ class AccessReview:
         return bool(page.records)
 
     def _of_worker(
-        self, worker: WorkerRecord, seen: UseRecord | None, terms: Terms, since: datetime, *, connected: bool
+        self, worker: WorkerRecord, seen: UseRecord | None, terms: AccessTerms, since: datetime, *, connected: bool
     ) -> Iterator[Finding]:
         now = self._clock.now()
         if worker.disabled:
@@ -277,7 +265,7 @@ class AccessReview:
         worker: WorkerRecord,
         grant: GrantRecord | None,
         use: UseRecord | None,
-        terms: Terms,
+        terms: AccessTerms,
         since: datetime,
         tokenless: frozenset[str],
     ) -> Iterator[Finding]:
@@ -330,7 +318,7 @@ def _actor(worker: WorkerRecord) -> str:
     return f"worker:{worker.name}"
 
 
-def _is_named(worker: WorkerRecord, terms: Terms) -> bool:
+def _is_named(worker: WorkerRecord, terms: AccessTerms) -> bool:
     return (
         terms.worker in (None, worker.name)
         and (terms.group is None or terms.group in worker.groups)

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from broker.admin.put import NewVersion, Put, TokenPutter
+from broker.admin.asked import NewVersion
+from broker.admin.put import Put, TokenPutter
 from broker.errors import BrokerError
 
-BATCH_MAX: Final = 1000
 AT_ONCE_MAX: Final = 16
 """Puts under way together: they share trips to the disk."""
 

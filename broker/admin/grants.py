@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+from broker.admin.asked import NewGrant
 from broker.admin.errors import TooMany
 from broker.admin.instants import parse_expiry
 from broker.admin.once import Once, nothing_beside
@@ -24,28 +23,10 @@ from broker.policy.patterns import parse_pattern
 from broker.policy.terms import parse_terms
 from storage.port import Delete
 from storage.records import GrantRecord
-from storage.records.grants import Window
 
 TTL_DEFAULT: Final = timedelta(minutes=5)
 MAX_TTL_DEFAULT: Final = timedelta(hours=1)
 GRANTS_MAX: Final = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewGrant:
-    """Who may lease what, and on which terms. TTLs in seconds; None: 5 minutes, and the larger of that and an hour.
-
-    previous: whether the previous version may be leased too.
-    """
-
-    subject: str
-    pattern: str
-    ttl_s: int | None = None
-    max_ttl_s: int | None = None
-    expires_at: datetime | None = None
-    source_cidrs: Sequence[str] = ()
-    windows: Sequence[Window] = ()
-    previous: bool = False
 
 
 class GrantAdmin:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from broker.admin.asked import ISSUED_MAX, NewIssuer
 from broker.admin.errors import Exists, InUse, WrongKind
 from broker.admin.keys import DEFAULT_KEYRING, KeyAdmin
 from broker.admin.plan import Plan, carry_out, check_revision
@@ -33,27 +33,11 @@ from storage.port import Delete, Expect, Page
 from storage.records import IssuedRecord, IssuerRecord, TokenRecord
 from storage.table import Key
 
-LEASES_MAX: Final = 10_000
-"""Most values that one token may have upstream at a time."""
 LEASES_DEFAULT: Final = 100
 WORKER_LEASES_DEFAULT: Final = 10
 SETTING_CHARS_MAX: Final = 4096
 CHECK_S: Final = 10.0
 """Longest time that an issuer may look at its settings."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewIssuer:
-    """How the values of a token shall be made. None: as they are now, or the default of a new one."""
-
-    token: str
-    issuer: str
-    settings: Mapping[str, str]
-    credentials: Mapping[str, str]
-    leases_max: int | None = None
-    worker_leases_max: int | None = None
-    keyring: str | None = None
-    labels: Mapping[str, str] | None = None
 
 
 class IssuerAdmin:
@@ -207,8 +191,8 @@ class IssuerAdmin:
             ),
         }
         for name, bound in bounds.items():
-            if not 1 <= bound <= LEASES_MAX:
-                raise BadRequest(f"{name}: {bound} is not 1 to {LEASES_MAX}")
+            if not 1 <= bound <= ISSUED_MAX:
+                raise BadRequest(f"{name}: {bound} is not 1 to {ISSUED_MAX}")
         after = IssuerRecord(
             token=new.token,
             issuer=new.issuer,

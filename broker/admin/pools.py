@@ -7,12 +7,12 @@ A token that is its own only member is one of which only so many leases may live
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
+from broker.admin.asked import COOL_DOWN_S_MAX, MEMBERS_MAX, SEATS_MAX, WITNESSES_MAX, NewPool
 from broker.admin.errors import Exists, InUse, PoolRefused, TooMany, WrongKind
 from broker.admin.keys import DEFAULT_KEYRING
 from broker.admin.once import Once, nothing_beside
@@ -29,28 +29,9 @@ from storage.port import PAGE_MAX, Delete, Expect
 from storage.records import LeaseRecord, MemberRecord, PoolRecord, SeatRecord, TokenRecord
 
 POOLS_MAX: Final = 1000
-MEMBERS_MAX: Final = 100
-SEATS_MAX: Final = 1000
-"""Places of one pool, all members together: each is read when a place is looked for."""
 COOL_DOWN_S: Final = 30
-COOL_DOWN_S_MAX: Final = 900
 WITNESSES: Final = 2
-WITNESSES_MAX: Final = 10
 REASON_CHARS_MAX: Final = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewPool:
-    """What a pool shall be. leases_max: of each member at a time, 0 for any number. None: as it is, or the default.
-
-    witnesses: so many workers have to report a version as rejected before its member is quarantined.
-    """
-
-    token: str
-    members: Sequence[str]
-    leases_max: int | None = None
-    cool_down_s: int | None = None
-    witnesses: int | None = None
 
 
 class PoolAdmin:

@@ -5,12 +5,11 @@ What happens to tokens and versions afterwards is in `tokens`, many at once in `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import msgspec
 
+from broker.admin.asked import NewVersion
 from broker.admin.errors import Exists
 from broker.admin.keys import DEFAULT_KEYRING
 from broker.admin.kinds import check_versioned
@@ -27,19 +26,6 @@ from broker.errors import Conflict, NotFound
 from broker.policy.labels import parse_labels
 from broker.policy.names import parse_keyring_name, parse_token_name
 from storage.records import KeyringRecord, TokenRecord, VersionRecord
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewVersion:
-    """What somebody wants to store. None: as the token has it, or the default of a new one."""
-
-    token: str
-    value: bytes = field(repr=False)
-    stage: Literal["current", "pending"] = "current"
-    content_type: str | None = None
-    labels: Mapping[str, str] | None = None
-    keyring: str | None = None
-    previous_valid_s: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,8 +24,7 @@ from broker.cli.rollout import read_percent
 from broker.cli.windows import read_window, show_window
 from broker.policy.names import parse_token_name
 from broker.rotation.rollouts import percent
-from broker.rotation.terms import ABORT_ABOVE, BAKE_S, CALL_S, DEADLINE_S, OVERLAP_S, WAIT_S
-from broker.rotation.trying import CALL_S_MAX
+from broker.rotation.terms import ABORT_ABOVE, BAKE_S, CALL_S, DEADLINE_S, OVERLAP_S, TRIED_CALL_S_MAX, WAIT_S
 from broker.spans import show_span
 
 app = group("Rotate tokens by themselves, and see how far that is.")
@@ -228,7 +227,7 @@ async def dry_run(operator: Operator, name: Name) -> None:
 
     It is not resumed: if the broker dies meanwhile, what it made stays on the staging target.
     """
-    wait_s = 4 * CALL_S_MAX
+    wait_s = 4 * TRIED_CALL_S_MAX
     tried = await operator.client.post(f"{_path(name)}/-/dry-run", DryRun, wait_s=wait_s)
     operator.out.fact(tried, *(f"{each.step}: {each.error or 'ok'}" for each in tried.steps))
     if not tried.ok:

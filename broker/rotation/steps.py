@@ -19,8 +19,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from broker.admin.asked import NewVersion
 from broker.admin.plan import Plan, joined
-from broker.admin.put import NewVersion, Put, TokenPutter
+from broker.admin.put import Put, TokenPutter
 from broker.admin.signing_in import SigningIn
 from broker.admin.token_book import TokenBook
 from broker.admin.tokens import TokenAdmin

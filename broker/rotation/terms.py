@@ -16,6 +16,8 @@ from storage.records.grants import Window
 
 CALL_S: Final = 60
 CALL_S_MAX: Final = 600
+TRIED_CALL_S_MAX: Final = 60.0
+"""Longest time for one call of a dry run, whatever the policy says: somebody waits for it."""
 OVERLAP_S: Final = 600
 DEADLINE_S: Final = 3600
 WAIT_S: Final = 120.0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
-from broker.admin.put import NewVersion, TokenPutter
+from broker.admin.asked import NewVersion
+from broker.admin.put import TokenPutter
 from broker.admin.signing_in import SigningIn
 from broker.audit.entries import RotationChanged
 from broker.authority.authority import Authority
@@ -20,12 +20,10 @@ from broker.rotation.book import RotationBook
 from broker.rotation.errors import NoStaging
 from broker.rotation.hand import Hand, open_hand
 from broker.rotation.rotators import Rotators, check_made, told
+from broker.rotation.terms import TRIED_CALL_S_MAX
 from broker.secret import Secret
 from broker.upstream.port import Made, Rotation, Rotator
 from storage.records import RotationPolicyRecord
-
-CALL_S_MAX: Final = 60.0
-"""Longest time for one call of a dry run, whatever the policy says: somebody waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +91,7 @@ class DryRuns:
             then: Callable[[], Awaitable[None]] | None = None,
         ) -> bool:
             try:
-                await self._rotators.ask(policy.rotator, min(policy.call_s, CALL_S_MAX), question)
+                await self._rotators.ask(policy.rotator, min(policy.call_s, TRIED_CALL_S_MAX), question)
                 if then is not None:
                     await then()
             except BrokerError as error:

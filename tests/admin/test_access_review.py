@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.admin.access import Terms
-from broker.admin.grants import NewGrant
-from broker.admin.put import NewVersion
+from broker.admin.asked import AccessTerms, NewGrant, NewVersion
 from broker.admin.workers import NewWorker
 from broker.errors import BadRequest
 from broker.ids import time_ordered_id
@@ -38,8 +36,8 @@ async def use(house: Any, name: str, grant_: Any = None, token: str = "github/ci
     await uses.flush()
 
 
-def terms(**more: Any) -> Terms:
-    return Terms(**{"unused": 30 * DAY, "expiring": 14 * DAY, **more})
+def terms(**more: Any) -> AccessTerms:
+    return AccessTerms(**{"unused": 30 * DAY, "expiring": 14 * DAY, **more})
 
 
 async def review(house: Any, limit: int = 1000, **more: Any) -> list[Any]:

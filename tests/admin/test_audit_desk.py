@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.packing import scratch_folder, tar_of
-from broker.admin.put import NewVersion
 from broker.audit.prove import check_proof
 from broker.audit.verify import verify_export
 from broker.errors import NotFound

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.admin.grants import NewGrant
+from broker.admin.asked import NewGrant
 from broker.admin.workers import NewWorker
 from broker.audit.entries import GrantChanged
 from broker.errors import BadRequest, NotFound

@@ -7,10 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.batch import put_each
 from broker.admin.errors import Exists
 from broker.admin.keys import KeyAdmin
-from broker.admin.put import NewVersion, Put
+from broker.admin.put import Put
 from broker.audit.entries import KeyChanged
 from broker.errors import BadRequest, NotFound
 

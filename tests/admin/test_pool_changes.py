@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from broker.admin.asked import NewPool, NewVersion
 from broker.admin.errors import Exists, InUse, PoolRefused, PreconditionFailed, WrongKind
-from broker.admin.pools import NewPool
-from broker.admin.put import NewVersion
 from broker.audit.entries import PoolChanged
 from broker.errors import NotFound
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.errors import InUse, PreconditionFailed, RevealByKms
 from broker.admin.once import NO_ASIDE, Aside
-from broker.admin.put import NewVersion
 from broker.audit.entries import KeyChanged
 from broker.errors import BrokerError, NotFound
 from storage.records import DataKeyRecord, TokenRecord, VersionRecord

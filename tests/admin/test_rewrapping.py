@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.errors import InUse
-from broker.admin.put import NewVersion
 from broker.audit.entries import KeyChanged
 from broker.errors import NotFound
 from kms.local import add_version

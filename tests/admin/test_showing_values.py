@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.errors import RevealOff
-from broker.admin.put import NewVersion
 from broker.admin.reveal import Revealer
 from broker.audit.entries import TokenRevealed
 from broker.errors import Gone, NotFound, Unavailable

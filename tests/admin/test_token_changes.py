@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from broker.admin.asked import NewVersion
 from broker.admin.errors import Exists, InUse, NoFormer, PreconditionFailed, ValueRefused
-from broker.admin.put import NewVersion
 from broker.audit.entries import TokenChanged
 from broker.errors import BadRequest, Conflict, Gone, NotFound, Unavailable
 from broker.policy.errors import LabelsRefused, NameRefused

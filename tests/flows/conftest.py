@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.pools import NewPool
+from broker.admin.asked import NewPool
 from broker.clock import FakeClock, SystemClock
 from broker.setup.initialising import initialise
 from broker.setup.layout import Layout, layout_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,12 +14,9 @@ from typing import Any
 import pytest
 
 from broker import app, feed, foundations, serving
-from broker.admin.grants import NewGrant
-from broker.admin.put import NewVersion, Put
+from broker.admin.asked import NewGrant, NewVersion
+from broker.admin.put import Put
 from broker.admin.workers import NewWorker
-from broker.api import application
-from broker.api.openapi import openapi_document
-from broker.api.routes import ROUTES
 from broker.api.services import Services, make_services
 from broker.app import Broker, open_broker
 from broker.audit.encoding import decode
@@ -246,7 +242,6 @@ async def open_house(
     monkeypatch.setattr(foundations, "open_kms", other_kms)
     if isinstance(clock, FakeClock):
         monkeypatch.setattr(feed, "_POLL_S", 0.01)
-    monkeypatch.setattr(application, "openapi_document", _document)
     monkeypatch.setattr(app, "SessionSettings", _with(SessionSettings, session or {}))
     monkeypatch.setattr(app, "LeaseSettings", _with(LeaseSettings, leases or {}))
     async with AsyncExitStack() as stack:
@@ -290,16 +285,6 @@ def _drained(broker: Broker, loops: list[asyncio.Task[None]]) -> Any:
             await broker.desk.drained()
 
     return leave
-
-
-@functools.cache
-def _openapi_document(version: str) -> Any:
-    return openapi_document(ROUTES, version=version)
-
-
-def _document(_routes: Any, *, version: str) -> Any:
-    """The same document for every broker of this run: making it takes longer than starting one."""
-    return _openapi_document(version)
 
 
 def _with(kind: Callable[..., Any], changed: dict[str, Any]) -> Callable[..., Any]:

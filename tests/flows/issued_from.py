@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from broker.admin.issuers import NewIssuer
+from broker.admin.asked import NewIssuer
 
 ROOT = "admin:root"
 TOKEN = "db/reports"

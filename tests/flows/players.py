@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from broker.admin.grants import NewGrant
+from broker.admin.asked import NewGrant
 from broker.leases.shares import bucket
 
 TOKEN = "github/ci"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 from storage.records import LeaseRecord
 
 ROOT = "admin:root"

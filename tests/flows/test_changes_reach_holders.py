@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 from broker.audit.entries import LeaseAcknowledged, LeaseRotated
 from broker.clock import FakeClock
 

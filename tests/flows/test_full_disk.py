@@ -49,6 +49,6 @@ async def test_no_room_means_unavailable_until_there_is_room(
 
 
 def _token(number: int) -> Any:
-    from broker.admin.put import NewVersion
+    from broker.admin.asked import NewVersion
 
     return NewVersion(token=f"github/t{number}", value=b"s3cret")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 from broker.leases.terms import WORTH_RENEWING_S
 from storage.errors import OutOfBounds
 from storage.port import Commit

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.admin.issuers import NewIssuer
+from broker.admin.asked import NewIssuer
 from broker.audit.entries import IssuedEnded
 from broker.leases.issued import making as issuing_module
 from broker.leases.terms import WORTH_RENEWING_S

@@ -14,8 +14,8 @@ import asyncpg
 import msgspec
 import pytest
 
+from broker.admin.asked import NewIssuer
 from broker.admin.errors import InUse, WrongKind
-from broker.admin.issuers import NewIssuer
 from broker.audit.entries import IssuedEnded, IssuedFailed
 from broker.leases.issued import making as issuing_module
 from broker.leases.issued import unmaking as unmaking_module

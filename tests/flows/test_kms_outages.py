@@ -161,6 +161,6 @@ async def test_a_rotation_whose_value_cannot_be_opened_is_pushed_later(
 
 
 def _new(token: str, value: bytes) -> Any:
-    from broker.admin.put import NewVersion
+    from broker.admin.asked import NewVersion
 
     return NewVersion(token=token, value=value)

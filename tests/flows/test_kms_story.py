@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 from broker.api import probes
 from broker.vault.errors import KeyDenied, KeyUnavailable
 

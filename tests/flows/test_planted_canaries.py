@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 from broker.audit.export import export
 from broker.errors import BrokerError
 

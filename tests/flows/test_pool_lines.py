@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from broker.admin.pools import NewPool
+from broker.admin.asked import NewPool
 from broker.audit.entries import LeasesEnded
 from storage.port import Commit, Delete
 from storage.records import SeatRecord, TicketRecord

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.admin.asked import NewPool
 from broker.admin.errors import InUse, WrongKind
-from broker.admin.pools import NewPool
 from broker.audit.entries import LeaseGranted
 from storage.port import Commit
 from storage.records import TicketRecord

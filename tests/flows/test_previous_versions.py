@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.grants import NewGrant
+from broker.admin.asked import NewGrant
 from broker.audit.entries import LeaseGranted, LeaseRefused
 
 ROOT = "admin:root"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.grants import NewGrant
+from broker.admin.asked import NewGrant
 from broker.audit.entries import LeaseGranted
 from storage.errors import Conflict
 from storage.port import Commit

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.admin.put import NewVersion
+from broker.admin.asked import NewVersion
 
 ACTOR = "admin:root"
 HIDE = 'CREATE TRIGGER hide AFTER INSERT ON feed BEGIN DELETE FROM feed WHERE "position" = NEW."position"; END'

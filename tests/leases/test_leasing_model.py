@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker import feed
+from broker.admin.asked import NewGrant, NewVersion
 from broker.admin.errors import NoFormer
-from broker.admin.grants import GrantAdmin, NewGrant
-from broker.admin.put import NewVersion
+from broker.admin.grants import GrantAdmin
 from broker.admin.workers import NewWorker, WorkerAdmin
 from broker.app import Broker, open_broker
 from broker.audit.encoding import decode

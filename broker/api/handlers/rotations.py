@@ -20,7 +20,7 @@ from broker.api.views.rotations import (
     rotation_view,
 )
 from broker.api.views.tokens import TokenPath
-from broker.rotation.trying import CALL_S_MAX
+from broker.rotation.terms import TRIED_CALL_S_MAX
 from storage.records import RotationPolicyRecord
 
 _ALL: Final = "/v1/rotations"
@@ -175,7 +175,7 @@ ROUTES: Final[tuple[AnyRoute, ...]] = (
         handler=try_rotation,
         path_type=TokenPath,
         reply=DryRun,
-        deadline_s=5 * CALL_S_MAX,
+        deadline_s=5 * TRIED_CALL_S_MAX,
     ),
     Route(
         method="GET",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.admin.asked import NewVersion
 from broker.admin.batch import put_each
-from broker.admin.put import NewVersion, Put
+from broker.admin.put import Put
 from broker.admin.roles import ADMINS, EVERYONE, OPERATORS
 from broker.api.paging import PageQuery
 from broker.api.route import AnyRoute, Call, Nothing, Reply, Route

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from broker.admin.access import Access, Finding, GrantUse, Terms
+from broker.admin.asked import AccessTerms
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Request
 from broker.errors import BadRequest
-from storage.records import AdminRecord
+
+if TYPE_CHECKING:
+    from broker.admin.access import Access, Finding, GrantUse
+    from storage.records import AdminRecord
 
 DAY_S = 86_400
 Span = Annotated[int, Meta(ge=0, le=3660 * DAY_S)]
@@ -32,7 +35,7 @@ class AccessQuery(PageQuery, frozen=True, kw_only=True):
     third_party_label: str | None = None
     flagged: bool = False
 
-    def terms(self) -> Terms:
+    def terms(self) -> AccessTerms:
         """What the service asks. BadRequest: the label is not key=value."""
         label = None
         if self.label is not None:
@@ -40,7 +43,7 @@ class AccessQuery(PageQuery, frozen=True, kw_only=True):
             if not (key and separator):
                 raise BadRequest("label: write key=value")
             label = (key, value)
-        return Terms(
+        return AccessTerms(
             unused=timedelta(seconds=self.unused_s),
             expiring=timedelta(seconds=self.expiring_s),
             worker=self.worker,

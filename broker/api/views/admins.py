@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.admins import Minted
 from broker.admin.roles import Role
 from broker.api.views.common import Answer, Instant, Name, Request
-from storage.records import AdminRecord
+
+if TYPE_CHECKING:
+    from broker.admin.admins import Minted
+    from storage.records import AdminRecord
 
 
 class AdminPath(msgspec.Struct, frozen=True):

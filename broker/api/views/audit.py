@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.audit_desk import TailEntry
 from broker.api.views.common import Answer, Instant, Request
-from broker.audit.prove import Proof
-from broker.audit.report import Report
-from broker.vault.gate import KmsHealth
-from storage.records import ReplicaRecord
+
+if TYPE_CHECKING:
+    from broker.admin.audit_desk import TailEntry
+    from broker.audit.prove import Proof
+    from broker.audit.report import Report
+    from broker.vault.gate import KmsHealth
+    from storage.records import ReplicaRecord
 
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 

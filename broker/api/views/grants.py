@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.grants import NewGrant
+from broker.admin.asked import NewGrant
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Name, Request, TokenName
-from broker.policy.explain import Explanation
-from storage.records import GrantRecord
 from storage.records.grants import Window
+
+if TYPE_CHECKING:
+    from broker.policy.explain import Explanation
+    from storage.records import GrantRecord
 
 Ttl = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 31 * 86_400})]
 

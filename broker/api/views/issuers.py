@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.issuers import LEASES_MAX, NewIssuer
+from broker.admin.asked import ISSUED_MAX, NewIssuer
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Labels, Name, Request, TokenName
-from storage.records import IssuedRecord, IssuerRecord
 
-Bound = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": LEASES_MAX})]
+if TYPE_CHECKING:
+    from storage.records import IssuedRecord, IssuerRecord
+
+Bound = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": ISSUED_MAX})]
 Texts = Annotated[dict[str, str], Meta(extra_json_schema={"maxProperties": 32})]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.ports import LeaseEvent, LeaseRef, Missing, RevokeReport
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Name, Reason, Request, TokenName
-from storage.records import LeaseRecord, SessionRecord
+
+if TYPE_CHECKING:
+    from broker.admin.ports import LeaseEvent, LeaseRef, Missing, RevokeReport
+    from storage.records import LeaseRecord, SessionRecord
 
 LeaseId = Annotated[str, Meta(pattern="^[0-9a-z]{1,64}$")]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from broker.admin.pool_book import MemberStatus, PoolStatus
-from broker.admin.pools import COOL_DOWN_S_MAX, MEMBERS_MAX, SEATS_MAX, WITNESSES_MAX, NewPool
+from broker.admin.asked import COOL_DOWN_S_MAX, MEMBERS_MAX, SEATS_MAX, WITNESSES_MAX, NewPool
 from broker.api.views.common import Answer, Instant, Reason, Request, TokenName
-from storage.records import PoolRecord
+
+if TYPE_CHECKING:
+    from broker.admin.pool_book import MemberStatus, PoolStatus
+    from storage.records import PoolRecord
 
 Places = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": SEATS_MAX})]
 CoolDown = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": COOL_DOWN_S_MAX})]

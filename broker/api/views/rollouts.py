@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from broker.api.views.common import Answer, Instant, Request
 from broker.api.views.tokens import Number
-from broker.rotation.rollout_admin import Status
 from broker.rotation.rollouts import NewRollout
-from storage.records import RolloutRecord
 from storage.records.rotation import LeaseName
+
+if TYPE_CHECKING:
+    from broker.rotation.rollout_admin import Status
+    from storage.records import RolloutRecord
 
 Retire = Literal["confirmed", "deadline", "never"]
 Span = Annotated[float, Meta(ge=0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -11,9 +11,11 @@ from broker.api.views.common import Answer, Instant, Request, Seconds, TokenName
 from broker.api.views.grants import GrantWindow, WeeklyWindow
 from broker.api.views.tokens import Number
 from broker.rotation.terms import ABORT_ABOVE, BAKE_S, CALL_S, CALL_S_MAX, DEADLINE_S, OVERLAP_S, WAIT_S, NewPolicy
-from broker.rotation.trying import Tried
 from storage.records import RotationPolicyRecord, RotationRecord
 from storage.records.grants import Window
+
+if TYPE_CHECKING:
+    from broker.rotation.trying import Tried
 
 Texts = dict[str, str]
 Share = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 10_000})]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.admin.batch import BATCH_MAX
-from broker.admin.put import NewVersion, Put
-from broker.admin.reveal import Revealed as RevealedValue
+from broker.admin.asked import BATCH_MAX, NewVersion
 from broker.api.paging import PageQuery
 from broker.api.problems import problem_of
 from broker.api.views.common import Answer, Base64, Instant, Labels, Name, Request, Seconds, TokenName
 from broker.errors import BadRequest, BrokerError
-from storage.records import TokenRecord, VersionRecord
 from tokenbroker_client.wire import BadEncoding, encode_value, unb64
+
+if TYPE_CHECKING:
+    from broker.admin.put import Put
+    from broker.admin.reveal import Revealed as RevealedValue
+    from storage.records import TokenRecord, VersionRecord
 
 Number = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Stage = Literal["pending", "current", "previous", "retired", "destroyed"]
@@ -210,10 +212,10 @@ def version_view(record: VersionRecord) -> TokenVersion:
 
 def batch_view(token: str, result: Put | BrokerError) -> BatchResult:
     """One item's result. A message is for the one who asked, and never holds a value."""
-    if isinstance(result, Put):
-        return BatchResult(token=token, version=result.version.version, stage=result.version.stage)
-    problem = problem_of(result)
-    return BatchResult(token=token, code=problem.code, detail=problem.detail)
+    if isinstance(result, BrokerError):
+        problem = problem_of(result)
+        return BatchResult(token=token, code=problem.code, detail=problem.detail)
+    return BatchResult(token=token, version=result.version.version, stage=result.version.stage)
 
 
 def revealed_view(revealed: RevealedValue) -> Revealed:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.admin.enrolment import Issued
 from broker.admin.public_key import key_sha256
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Labels, Name, PublicKey, Request
 from broker.errors import BadRequest
-from storage.records import EnrolmentRecord, WorkerRecord
 from tokenbroker_client.wire import BadEncoding, b64, unb64
+
+if TYPE_CHECKING:
+    from broker.admin.enrolment import Issued
+    from storage.records import EnrolmentRecord, WorkerRecord
 
 Groups = Annotated[tuple[Name, ...], Meta(max_length=64)]
 
