@@ -240,6 +240,19 @@ async def test_entries_removed_beneath_the_broker_stop_it(
     assert record.closed_at is None
 
 
+async def test_who_waits_for_a_commit_that_is_cut_off_is_told(
+    opening: Any, unsteady: Any, granted: Granted, until: Any
+) -> None:
+    """A close that cannot wait any longer leaves no caller waiting, and says that it is unknown."""
+    async with opening(unsteady, settings=AuditSettings(commit_deadline_s=60.0, close_deadline_s=0.05)) as journal:
+        unsteady.hold = held_leases
+        caller = asyncio.get_running_loop().create_task(journal.commit(granted(2)))
+        await until(lambda: unsteady.held == 1)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="may or may not have been written"):
+            await caller
+
+
 async def test_after_the_close_nothing_is_written(opening: Any, granted: Granted) -> None:
     """A commit after the close is refused and says why."""
     async with opening() as journal:
