@@ -31,6 +31,7 @@ def ask(name: str, *, quick: bool, limit_s: float = LIMIT_S) -> list[Figure]:
     NotAnswered: it failed, and has said why, or it was not done within `limit_s`.
     """
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)  # where root measures, PostgreSQL runs as another user, and must reach its own folder
         answer = Path(folder) / "figures.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", "--figures", str(answer)]
         process = subprocess.Popen(
