@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final, Literal
+from typing import Final
 
-from broker.admin.asked import AccessTerms
+from broker.admin.asked import AccessTerms, Finding
 from broker.admin.stored import Stored
 from broker.authority.authority import Authority
 from broker.clock import Clock
@@ -29,20 +29,6 @@ from storage.port import PAGE_MAX, Page
 from storage.records import AdminRecord, GrantRecord, LeaseRecord, SessionRecord, TokenRecord, UseRecord, WorkerRecord
 from storage.table import Key
 
-Finding = Literal[
-    "unused",
-    "never_used",
-    "expiring",
-    "expired",
-    "no_token",
-    "no_grant",
-    "worker_disabled",
-    "worker_expiring",
-    "worker_expired",
-    "never_connected",
-    "not_connected",
-    "third_party",
-]
 UNUSED_MIN: Final = timedelta(days=1)
 """The shortest span that something can be called unused for."""
 _TOKENS_S: Final = 60.0

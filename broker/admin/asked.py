@@ -22,6 +22,21 @@ SEATS_MAX: Final = 1000
 """Places of one pool, all members together: each is read when a place is looked for."""
 COOL_DOWN_S_MAX: Final = 900
 WITNESSES_MAX: Final = 10
+Finding = Literal[
+    "unused",
+    "never_used",
+    "expiring",
+    "expired",
+    "no_token",
+    "no_grant",
+    "worker_disabled",
+    "worker_expiring",
+    "worker_expired",
+    "never_connected",
+    "not_connected",
+    "third_party",
+]
+"""What a review of access may find of a worker and a grant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from broker.admin.asked import AccessTerms
+from broker.admin.asked import AccessTerms, Finding
 from broker.api.paging import PageQuery
 from broker.api.views.common import Answer, Instant, Request
 from broker.errors import BadRequest
 
 if TYPE_CHECKING:
-    from broker.admin.access import Access, Finding, GrantUse
+    from broker.admin.access import Access, GrantUse
     from storage.records import AdminRecord
 
 DAY_S = 86_400
