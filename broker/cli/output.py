@@ -11,10 +11,6 @@ from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from broker.cli.failures import printable
 
@@ -99,19 +95,11 @@ def _print_table(items: Sequence[T], columns: Sequence[Column[T]]) -> None:
     rows = [[printable(shown(column.shown(item))) for column in columns] for item in items]
     titles = [column.title for column in columns]
     if sys.stdout.isatty():
-        _print_to_terminal(titles, rows)
+        from broker.cli.terminal import print_table  # noqa: PLC0415 - it takes long to load, and pipes need none of it
+
+        print_table(titles, rows)
     else:
         _print_to_pipe([titles, *rows])
-
-
-def _print_to_terminal(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        # Text, not str: square brackets in a name or a reason are no markup.
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
 
 
 def _print_to_pipe(rows: Sequence[Sequence[str]]) -> None:

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.api.views.rollouts import HolderName, Rollout
 from broker.cli.client import AdminClient
 from broker.cli.failures import CommandFailed
 from broker.cli.output import Output, note, shown
 from broker.rotation.rollouts import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _LOOK_S: Final = 0.5
 _NAMED_MAX: Final = 20
@@ -38,6 +39,8 @@ class View(Protocol):
 
 async def follow(client: AdminClient, path: str, rollout: str) -> Rollout:
     """Look at this rollout until it has ended; how it is then. Overtaken: the token has another one."""
+    from rich.console import Console  # noqa: PLC0415 - as below
+
     with view_on(Console(stderr=True)) as view:
         while True:
             found = await client.get(path, Rollout)
@@ -138,6 +141,9 @@ def view_on(console: Console) -> Iterator[View]:
     if not console.is_terminal:
         yield _Lines()
         return
+    # Loading what draws takes long, and every command on tokens would wait for it.
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rest]}"))
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Terminal(progress, progress.add_task("", rest=""))

@@ -13,7 +13,6 @@ from msgspec import UNSET
 from broker.api.views.tokens import PutVersion, TokenVersion
 from broker.cli.operating import Operator
 from broker.cli.options import read_labels, read_span, span_seconds
-from broker.cli.token_batch import put_batch
 from broker.cli.values import read_value
 from broker.policy.names import parse_token_name
 from tokenbroker_client.wire import encode_value
@@ -54,6 +53,8 @@ async def put(
     if batch is not None:
         if file or env or content_type or label or keyring or previous_valid or stage is not PutStage.CURRENT:
             raise typer.BadParameter("with --batch, everything else stands in the lines of the file")
+        from broker.cli.token_batch import put_batch  # noqa: PLC0415 - it draws a bar, which takes long to load
+
         await put_batch(operator, batch)
         return
     if file is not None and env is not None:

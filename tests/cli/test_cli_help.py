@@ -66,6 +66,20 @@ def test_the_list_of_commands_loads_none() -> None:
     assert "Say which workers and groups may lease which tokens." in ended.stdout
 
 
+@pytest.mark.parametrize(
+    "name", ["token", "rotation", "enrolment", "grant", "access", "issuer", "lease", "issued", "session", "admin"]
+)
+def test_commands_that_ask_a_broker_load_none_of_it(name: str) -> None:
+    """What only a broker needs, or only a terminal, is not loaded for a command that asks one over HTTP."""
+    script = (
+        f"import sys, broker.cli.main, broker.cli.{name};"
+        "heavy = ('broker.vault.vault', 'broker.authority.authority', 'pydantic', 'rich', 'structlog', 'uvloop');"
+        "sys.exit(' '.join(module for module in heavy if module in sys.modules) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_no_option_takes_a_secret() -> None:
     """Arguments are seen by every user of a machine: no option is called value, secret, password or credential.
 
