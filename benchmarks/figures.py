@@ -51,7 +51,8 @@ class Figure:
         """Whether the goal is met, or by how much of it it is missed; empty if there is none."""
         if self.goal is None or self.met:
             return "" if self.goal is None else "met"
-        return f"missed by {abs(self.value / self.goal - 1) * 100:.0f} %"
+        hundredths = abs(self.value / self.goal - 1) * 100
+        return f"missed by {hundredths:.{0 if hundredths >= 1 else 1}f} %"
 
 
 class Question(Protocol):

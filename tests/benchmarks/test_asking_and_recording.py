@@ -42,6 +42,7 @@ def test_a_goal_that_is_missed_says_by_how_much() -> None:
     """In hundredths of the goal, in both directions."""
     assert figure(3.0, 2.0).verdict == "missed by 50 %"
     assert figure(6.0, 8.0, at_least=True).verdict == "missed by 25 %"
+    assert figure(7.97, 8.0, at_least=True).verdict == "missed by 0.4 %"
 
 
 def test_programs_answer_in_figures() -> None:
