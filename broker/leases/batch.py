@@ -9,7 +9,7 @@ from broker.ids import time_ordered_ids
 from broker.leases.context import Context
 from broker.leases.held import Holder, Place
 from broker.leases.operation import Missing, Operation
-from broker.leases.terms import Terms, first_terms
+from broker.leases.terms import Terms, first_terms, next_terms
 from broker.vault.vault import Opener
 from storage.port import Amended, Delete
 from storage.records import GrantRecord, IssuedRecord, LeaseRecord, VersionRecord, WorkerRecord
@@ -23,7 +23,6 @@ class Batch:
     """Decided operations and what they write. `close` lets go of every opened value."""
 
     __slots__ = (
-        "_opened",
         "_openers",
         "_standing",
         "_terms",
@@ -67,10 +66,9 @@ class Batch:
         self.entries: list[Entry] = []
         self.fresh: dict[Holder, int] = {}
         self.announce: list[tuple[str, Key]] = []
-        self._opened: dict[tuple[str, int], Opened] = {}
         self._standing: dict[Holder, WorkerRecord] = {}
-        self._terms: dict[tuple[str, datetime | None, float | None], Terms] = {}
-        self._openers: dict[tuple[str, str], Opener] = {}
+        self._terms: dict[tuple[object, ...], Terms] = {}
+        self._openers: dict[tuple[str, str], tuple[Opener, dict[tuple[str, int], Opened]]] = {}
 
     def open(self, version: VersionRecord, holder: Holder) -> Opened:
         """The value as the wire carries it.
@@ -79,21 +77,22 @@ class Batch:
         instant, unless the KMS decides per worker. Raises Missing when the data key is not in memory, and what the
         vault raises.
         """
+        opener, opened = self._openers.get((version.data_key, version.keyring)) or self._opener(version, holder)
         name = (version.token, version.version)
-        opened = self._opened.get(name)
-        if opened is None:
-            data_key = (version.data_key, version.keyring)
-            opener = self._openers.get(data_key)
-            if opener is None:
-                opener = self.context.vault.opener(version.data_key, version.keyring, holder.caller)
-                if opener is None:
-                    raise Missing(sealed=(version, holder.caller))
-                if self._for_all(version.keyring):
-                    self._openers[data_key] = opener
-            opened = encode_value(opener.reveal(version))
-            if data_key in self._openers:
-                self._opened[name] = opened
-        return opened
+        value = opened.get(name)
+        if value is None:
+            value = opened[name] = encode_value(opener.reveal(version))
+        return value
+
+    def _opener(self, version: VersionRecord, holder: Holder) -> tuple[Opener, dict[tuple[str, int], Opened]]:
+        """What opens this version, with the values that it has opened; kept where it may serve everybody."""
+        opener = self.context.vault.opener(version.data_key, version.keyring, holder.caller)
+        if opener is None:
+            raise Missing(sealed=(version, holder.caller))
+        found: tuple[Opener, dict[tuple[str, int], Opened]] = (opener, {})
+        if self._for_all(version.keyring):
+            self._openers[version.data_key, version.keyring] = found
+        return found
 
     def authorise(self, holder: Holder, place: Place) -> tuple[GrantRecord, WorkerRecord]:
         """As `Context.authorise` at the instant of this batch, for which it looks at each session's worker once."""
@@ -110,6 +109,16 @@ class Batch:
             terms = self._terms[wish] = first_terms(grant, worker, self.now, asked_s)
         return terms
 
+    def next_terms(self, record: LeaseRecord, grant: GrantRecord, worker: WorkerRecord, asked_s: float | None) -> Terms:
+        """The terms of a live lease that is asked for again; worked out once for all that are alike in what counts."""
+        wish = (grant.id, worker.expires_at, asked_s, record.granted_at, record.expires_at, record.max_expires_at)
+        terms = self._terms.get(wish)
+        if terms is None:
+            ttl_s = min(asked_s or grant.ttl_s, grant.max_ttl_s)
+            terms = next_terms(record, grant=grant, worker=worker, now=self.now, ttl_s=ttl_s)
+            self._terms[wish] = terms
+        return terms
+
     def _for_all(self, keyring: str) -> bool:
         """Whether what opens for one worker opens for all that have a grant: the KMS does not decide per worker."""
         row = self.context.keyrings.get((keyring,))
@@ -117,5 +126,6 @@ class Batch:
 
     def close(self) -> None:
         """Forget opened values."""
-        self._opened.clear()
+        for _, opened in self._openers.values():
+            opened.clear()
         self._openers.clear()

@@ -85,22 +85,22 @@ class Context:
             raise NotAllowed(str(decision.refusal))
         return decision.grant
 
-    def hold(self, holder: Holder, record: LeaseRecord, held: Held | None, *, mono: float, left_s: float) -> Held:
+    def hold(self, holder: Holder, record: LeaseRecord, before: Held | None, *, mono: float, left_s: float) -> Held:
         """Keep in memory what is durable: this session holds this lease; schedule its renewal at half of what is left,
         or its end where it cannot be renewed.
 
-        held: the lease as this session held it before, if it did; None: its worker has the value of `record.version`.
-        left_s: seconds from `mono` until it expires.
+        before: what this session held of this token and stage until now: this lease, another one, or None. Unless it is
+        this lease, the worker has the value of `record.version`. left_s: seconds from `mono` until it expires.
         """
         renew_at = mono + (left_s / 2 if record.expires_at < record.max_expires_at else left_s)
-        if held is None:
-            before = holder.leases.get(place_of(record))
+        if before is not None and before.record.lease == record.lease:
+            held = before
+            held.record, held.expires, held.renew_at = record, mono + left_s, renew_at
+        else:
             if before is not None:
                 self.drop(before)
-            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=renew_at)
+            held = Held(record=record, holder=holder, expires=mono + left_s, renew_at=renew_at, sent=record.version)
             self.holdings.add(held)
-        else:
-            held.record, held.expires, held.renew_at = record, mono + left_s, renew_at
         self.wheel.set(held)
         self.uses.note(holder.actor, record.grant, record.token, mono)
         return held

@@ -8,6 +8,7 @@ a lock. What an operation means stands in its own file; fetching what is not in 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeGuard
 
@@ -51,7 +52,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.batches = 0
-        self.done: dict[type[Operation], int] = {}
+        self.done: Counter[type[Operation]] = Counter()
         self.failed: dict[str, int] = {}
 
 
@@ -208,9 +209,8 @@ class Desk:
                 batch.close()
 
     def _finish(self, batch: Batch) -> None:
-        done = self.counts.done
+        self.counts.done.update(map(type, batch.operations))
         for operation in batch.operations:
-            done[type(operation)] = done.get(type(operation), 0) + 1
             try:
                 operation.done(batch)
             except Exception as error:  # noqa: BLE001 - as in _decide

@@ -24,7 +24,7 @@ from broker.leases.operation import InLine, Missing, Operation
 from broker.leases.pools.following import followed
 from broker.leases.pools.places import NO_SEAT
 from broker.leases.pools.turn import Turn
-from broker.leases.terms import Terms, capped, ceiling, ended, extended, next_terms
+from broker.leases.terms import Terms, capped, ceiling, ended, extended
 from broker.leases.versions import given
 from storage.port import Amended, Delete
 from storage.records import (
@@ -74,7 +74,7 @@ class Grant(Operation):
         wait_s: float = 0.0,
     ) -> None:
         """wait_s: how long it may stand in line for a place at a pool."""
-        super().__init__(line=holder.worker)
+        Operation.__init__(self, holder.worker)  # `super()` would make an object
         self.holder = holder
         self.id = request_id
         self.token = token
@@ -84,29 +84,35 @@ class Grant(Operation):
         self.wait_s = wait_s
         self.turn: Turn | None = None
         self._made: IssuedRecord | None = None
-        self._decided: _Decided | None = None
+        self._decided: _Decided  # from when it was decided until it is done: it has the value
 
     def touches(self) -> tuple[str, ...]:
-        held = self.holder.leases.get(self.place)
-        own = held.record.lease if held is not None else f"{self.holder.session} {self.token} {self.stage}"
-        spot = None if self.turn is None else self.turn.spot
-        return (own,) if spot is None or spot.over is None else (own, spot.over.lease)
+        holder = self.holder
+        held = holder.leases.get(self.place)
+        own = held.record.lease if held is not None else f"{holder.session} {self.token} {self.stage}"
+        if self.turn is None or self.turn.spot is None or self.turn.spot.over is None:
+            return (own,)
+        return (own, self.turn.spot.over.lease)
 
     def decide(self, batch: Batch) -> None:
         holder, now = self.holder, batch.now
-        grant, worker = self._authorised(batch)
+        if holder.closed:
+            raise Gone("the session is closed")
+        grant, worker = batch.authorise(holder, self.place)
+        if holder.choked:
+            # A worker that asks for large values on many connections, and reads none, would fill the memory.
+            raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
         version = self._leasable(batch)
         if version is ISSUED:
             version = self._own(batch, grant, worker)
         opened = batch.open(version, holder)
         held = holder.leases.get(self.place)
         if held is not None and now < held.record.expires_at:
-            ttl_s = min(self.ttl_s or grant.ttl_s, grant.max_ttl_s)
-            terms = next_terms(held.record, grant=grant, worker=worker, now=now, ttl_s=ttl_s)
+            terms = batch.next_terms(held.record, grant, worker, self.ttl_s)
             record = given(extended(held.record, terms, grant=grant.id), version.version, now=now, pushed=False)
             batch.amended.append(Amended(held.record, record))
         else:
-            self._check_room(batch)
+            batch.fresh[holder] = self._fresh(batch) + 1
             terms = batch.first_terms(grant, worker, self.ttl_s)
             if self._made is not None:
                 terms = capped(terms, self._made.ends_at, now=now)
@@ -116,7 +122,6 @@ class Grant(Operation):
             batch.inserts.append(record)
             if self._made is not None:
                 self._keep(batch, self._made, terms)
-            batch.fresh[holder] = batch.fresh.get(holder, 0) + 1
         entry = LeaseGranted(
             at=now,
             actor=holder.actor,
@@ -144,21 +149,10 @@ class Grant(Operation):
             return False
         if self.turn is not None or self._made is not None:
             return False  # it was given a place or a value of its own, which it is to use or to give back
-        self._authorised(batch)
-        assert first._decided is not None, "what was decided in this batch is durable only after it"
+        batch.authorise(self.holder, self.place)
         self._decided = first._decided
         batch.entries.append(first._decided[-1])
         return True
-
-    def _authorised(self, batch: Batch) -> tuple[GrantRecord, WorkerRecord]:
-        """The grant that covers this now, and the worker. Gone, NotAllowed; RateLimited: too much is unread."""
-        if self.holder.closed:
-            raise Gone("the session is closed")
-        authority = batch.authorise(self.holder, self.place)
-        if self.holder.choked:
-            # A worker that asks for large values on many connections, and reads none, would fill the memory.
-            raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
-        return authority
 
     def _leasable(self, batch: Batch) -> VersionRecord:
         head = batch.context.heads.known.get(self.token, _UNKNOWN)
@@ -228,7 +222,7 @@ class Grant(Operation):
         # A live value is that of the lease it was read for, and a new one is for a lease that is still to be granted.
         if made is None or (made.state != "making" if held is None else made.lease != held.record.lease):
             if held is None:
-                self._check_room(batch)
+                self._fresh(batch)
             ask = Ask(
                 session=self.holder.session,
                 worker=self.holder.worker,
@@ -250,11 +244,13 @@ class Grant(Operation):
             IssuedMade(at=batch.now, actor="system", lease=made.lease, token=made.token, issuer=made.issuer)
         )
 
-    def _check_room(self, batch: Batch) -> None:
-        most = batch.context.settings.leases_per_session_max
-        held = len(self.holder.leases) + batch.fresh.get(self.holder, 0)
-        if held >= most and self.place not in self.holder.leases:
+    def _fresh(self, batch: Batch) -> int:
+        """How many leases this batch gives the session beside those it holds. RateLimited: one more were too many."""
+        holder, most = self.holder, batch.context.settings.leases_per_session_max
+        fresh = batch.fresh.get(holder, 0)
+        if len(holder.leases) + fresh >= most and self.place not in holder.leases:
             raise RateLimited(f"a session holds at most {most} leases; release some", retry_after_s=1.0)
+        return fresh
 
     def _new(self, batch: Batch, version: int, terms: Terms, grant: str) -> LeaseRecord:
         return LeaseRecord(
@@ -275,19 +271,16 @@ class Grant(Operation):
         )
 
     def done(self, batch: Batch) -> None:
-        assert self._decided is not None, "it was decided in this batch"
         record, terms, version, (value, encoding), _ = self._decided
-        self._decided = None  # and the value with it
+        del self._decided
         holder = self.holder
         if self.turn is not None:
             self.turn.end(served=record.rev == 1)
         if holder.closed:
             return
-        held = holder.leases.get(self.place)
-        if held is None or held.record is not record:  # else a request that this one joined holds it already
-            if held is not None and held.record.lease != record.lease:
-                held = None
-            held = batch.context.hold(holder, record, held, mono=batch.mono, left_s=terms.left_s)
+        before = holder.leases.get(self.place)
+        if before is None or before.record is not record:  # else the request that this one joined has done it
+            held = batch.context.hold(holder, record, before, mono=batch.mono, left_s=terms.left_s)
             held.sent = record.version
         holder.answer(
             self.id,

@@ -102,12 +102,9 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
     holder: Holder
     expires: float
     renew_at: float
-    sent: int = 0
+    sent: int
     slot: int = 0
     rejections: int = 0
-
-    def __post_init__(self) -> None:
-        self.sent = self.record.version
 
 
 class Holdings:

@@ -65,7 +65,7 @@ class Operation(ABC):
     gives: ClassVar[bool] = False
     """Whether it hands out a value or extends a right: refused while the replica may not serve."""
 
-    def __init__(self, *, line: str = "", leases_named: int = 1) -> None:
+    def __init__(self, line: str = "", *, leases_named: int = 1) -> None:
         """line: the worker whose turn this takes; "" for nobody's, as revocations. leases_named: how many."""
         self.line = line
         self.leases_named = leases_named

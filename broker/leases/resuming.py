@@ -181,7 +181,7 @@ class Resume(Operation):
         live = []
         for record in self._live.values():
             left_s = (record.expires_at - batch.now).total_seconds()
-            context.hold(holder, record, None, mono=batch.mono, left_s=left_s)
+            context.hold(holder, record, holder.leases.get(place_of(record)), mono=batch.mono, left_s=left_s)
             live.append(LiveLease(lease=record.lease, ttl_s=left_s))
         within, beyond = _fitting(self._rotated)
         holder.answer(

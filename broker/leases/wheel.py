@@ -5,6 +5,8 @@ It only remembers moments; `renewing` decides and the desk writes.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from broker.leases.held import Held
 
 
@@ -13,22 +15,20 @@ class Wheel:
 
     def __init__(self, *, tick_s: float, start: float) -> None:
         self._tick_s = tick_s
-        self._slots: dict[int, dict[Held, None]] = {}
+        self._slots: defaultdict[int, dict[Held, None]] = defaultdict(dict)
         self._turned = int(start / tick_s)
 
     def set(self, held: Held) -> None:
         """Renew this lease at `held.renew_at`, in place of any moment set before."""
-        slot = max(int(held.renew_at / self._tick_s), self._turned + 1)
+        slot = int(held.renew_at / self._tick_s)
+        if slot <= self._turned:
+            slot = self._turned + 1
         if held.slot == slot:
             return
         if held.slot:
             self.clear(held)
         held.slot = slot
-        leases = self._slots.get(slot)
-        if leases is None:
-            self._slots[slot] = {held: None}
-        else:
-            leases[held] = None
+        self._slots[slot][held] = None
 
     def clear(self, held: Held) -> None:
         """Never renew this lease; harmless when it was not set."""

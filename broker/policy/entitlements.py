@@ -48,6 +48,8 @@ class Entitlements:
         """
         closest = Refusal.NO_GRANT
         for rule in self._memo.get(token) or self._find(token):
+            if rule.always and not previous:
+                return rule.allowed
             refusal = rule.refusal(now, source, previous=previous)
             if refusal is None:
                 return rule.allowed

@@ -21,7 +21,8 @@ class Rule:
     """A grant with its text parsed.
 
     rank: rules sort by it, the most generous first: longest maximum TTL, longest TTL, latest expiry (none is latest),
-    smallest id. Ids are unique, so the order is total. allowed: the answer when this rule decides, made once.
+    smallest id. Ids are unique, so the order is total. allowed: the answer when this rule decides, made once. always:
+    whether it allows the current version at any time and from anywhere, as most grants do.
     """
 
     grant: GrantRecord
@@ -30,6 +31,7 @@ class Rule:
     conditions: Conditions | None
     rank: Rank
     allowed: Decision
+    always: bool
 
     def refusal(self, now: datetime, source: Source, *, previous: bool = False) -> Refusal | None:
         """Why this grant does not allow its tokens at `now` (aware) from `source`, or None.
@@ -45,11 +47,13 @@ class Rule:
 
 def rule_of(grant: GrantRecord) -> Rule:
     """Prepare a grant. PatternRefused, SourcesRefused, WindowsRefused: the record is malformed."""
+    conditions = compile_conditions(grant.source_cidrs, grant.windows)
     return Rule(
         grant=grant,
         pattern=parse_pattern(grant.pattern),
         expires_at=grant.expires_at,
-        conditions=compile_conditions(grant.source_cidrs, grant.windows),
+        conditions=conditions,
         rank=(-grant.max_ttl_s, -grant.ttl_s, _FOREVER - (grant.expires_at or _FOREVER), grant.id),
         allowed=Decision(grant=grant),
+        always=grant.expires_at is None and conditions is None,
     )

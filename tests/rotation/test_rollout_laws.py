@@ -150,7 +150,8 @@ def held(worker: str = IN, version: int = 2, **changed: Any) -> Held:
         due_at=at(60),
     )
     holder: Any = None
-    return Held(record=msgspec.structs.replace(record, **changed), holder=holder, expires=60.0, renew_at=30.0)
+    record = msgspec.structs.replace(record, **changed)
+    return Held(record=record, holder=holder, expires=60.0, renew_at=30.0, sent=record.version)
 
 
 def counted(*leases: Held, seconds: float = 0.0, gone: Any = (), failed: Any = None) -> dict[str, int]:

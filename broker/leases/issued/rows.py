@@ -100,10 +100,11 @@ class Endings:
         Unavailable: storage did not say in time. A row that was tampered with is left as it is: its own time brings it
         to `unmaking`, and the lease ends all the same.
         """
-        rows = (row.after if isinstance(row, Amended) else row for written in leases for row in written)
         over = [
             (row.lease,)
-            for row in rows
+            for written in leases
+            for each in written
+            for row in (each.after if isinstance(each, Amended) else each,)
             if isinstance(row, LeaseRecord) and row.state != "live" and self._may_be_made(row.token)
         ]
         ending: list[IssuedRecord] = []
