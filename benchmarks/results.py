@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,15 +40,19 @@ def section(run: Run) -> str:
     took = ", ".join(f"{name} {seconds:.0f}" for name, seconds in run.took_s.items())
     parts = [
         f"## {run.at:%Y-%m-%d %H:%M} UTC",
-        f"`{run.command}` at commit {run.commit} on {run.machine}.",
-        f"{goals}.",
+        _wrapped(f"`{run.command}` at commit {run.commit} on {run.machine}."),
+        _wrapped(f"{goals}."),
     ]
     if run.figures:
         parts.append(table(run.figures))
     if run.failed:
-        parts.append("Not answered: " + ", ".join(f"{name} ({why})" for name, why in run.failed.items()) + ".")
-    parts.append(f"Seconds that each question took: {took}; {sum(run.took_s.values()):.0f} in all.")
+        parts.append(_wrapped(f"Not answered: {', '.join(f'{name} ({why})' for name, why in run.failed.items())}."))
+    parts.append(_wrapped(f"Seconds that each question took: {took}; {sum(run.took_s.values()):.0f} in all."))
     return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -74,6 +74,20 @@ def test_one_program_that_fails_leaves_the_others(files: Path, monkeypatch: pyte
     assert "| deciding about a token asked for before, 10 000 grants against 10 |" in written
 
 
+def test_charts_are_drawn_of_full_size_only(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their labels say how many of what there were."""
+    monkeypatch.setattr(
+        charts, "CHARTS", (charts.Chart("policy.svg", "title", "unit", (("policy, new token", "label"),)),)
+    )
+    asked = ["benchmarks", "policy_size", "--record"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--quick"])
+    bench.main()
+    assert not (files / "policy.svg").exists()
+    monkeypatch.setattr(sys, "argv", asked)
+    bench.main()
+    assert (files / "policy.svg").exists()
+
+
 def test_a_section_says_what_ran_where_and_what_was_missed() -> None:
     """All that is needed to judge it, or to run it again."""
     told = section(
