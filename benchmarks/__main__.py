@@ -46,7 +46,7 @@ GUARDED: Final = ("sealing", "policy_size", "audit_verify", "client_cost", "leas
 
 def answer(names: Sequence[str], *, quick: bool, command: str) -> Run:
     """Ask one after the other, and say how long each took."""
-    at, measured_at, described = datetime.now(UTC), commit(), machine()  # noqa: TID251 - a date for people
+    at, measured_commit, described = datetime.now(UTC), commit(), machine()  # noqa: TID251 - a date for people
     print(f"{described}\n", flush=True)
     measured: dict[str, list[Figure]] = {}
     failed: dict[str, str] = {}
@@ -62,7 +62,7 @@ def answer(names: Sequence[str], *, quick: bool, command: str) -> Run:
     return Run(
         at=at,
         command=command,
-        commit=measured_at,
+        commit=measured_commit,
         machine=described,
         measured=measured,
         failed=failed,
