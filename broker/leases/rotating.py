@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from broker.audit.entries import LeaseRotated, LeasesEnded, LeasesRenewed
 from broker.errors import BrokerError, Unavailable
 from broker.leases.answers import push_revoked
@@ -32,7 +30,7 @@ def rotated_frame(record: LeaseRecord, has: int, head: Head, version: VersionRec
     How long that works is known only where the lease follows the current version and that one is still in use.
     """
     token, (value, encoding) = head.token, opened
-    known = record.stage == "current" and has in {token.current, token.previous, token.rollout}
+    known = record.stage == "current" and has in (token.current, token.previous, token.rollout)
     return Rotated(
         lease=record.lease,
         token=record.token,
@@ -105,9 +103,9 @@ class Recheck(Operation):
         """record: the lease, cut already if it has to be."""
         holder = self.held.holder
         self._frame = rotated_frame(record, self.held.sent, head, version, batch.open(version, holder))
-        sent = given(record, version.version, now=batch.now, pushed=True)
-        self._record = msgspec.structs.replace(sent, rev=self.held.record.rev + 1)
-        batch.amended.append(Amended(self.held.record, self._record))
+        before = self.held.record
+        self._record = given(record, version.version, now=batch.now, pushed=True, rev=before.rev + 1)
+        batch.amended.append(Amended(before, self._record))
         batch.entries.append(
             LeaseRotated(
                 at=batch.now,

@@ -90,10 +90,14 @@ def cut(record: LeaseRecord, *, grant: GrantRecord, worker: WorkerRecord, now: d
 
     A shorter maximum of another grant takes nothing back: it ends extensions (`next_terms`).
     """
-    ends = [end for end in (grant.expires_at, worker.expires_at) if end is not None and end < record.expires_at]
-    if not ends:
+    end = record.expires_at
+    if grant.expires_at is not None and grant.expires_at < end:
+        end = grant.expires_at
+    if worker.expires_at is not None and worker.expires_at < end:
+        end = worker.expires_at
+    if end == record.expires_at:
         return None
-    end = max(now, min(ends))
+    end = max(now, end)
     return msgspec.structs.replace(
         record, rev=record.rev + 1, grant=grant.id, expires_at=end, due_at=end, max_expires_at=end
     )

@@ -14,20 +14,24 @@ PAST_MAX: Final = 32
 """Earlier versions that a lease remembers; beyond, the oldest is forgotten, and stands in the audit log alone."""
 
 
-def given(record: LeaseRecord, version: int, *, now: datetime, pushed: bool) -> LeaseRecord:
-    """The lease whose worker is about to be sent this version. Its revision is the caller's to raise.
+def given(record: LeaseRecord, version: int, *, now: datetime, pushed: bool, rev: int = 0) -> LeaseRecord:
+    """The lease whose worker is about to be sent this version.
 
     pushed: the worker did not ask for the value, so it is to acknowledge it; else the value is an answer, or the worker
-    said that it has it already.
+    said that it has it already. rev: its revision from now on; 0: the one of `record`, which was raised before.
     """
+    rev = rev or record.rev
     pushed_at = now if pushed else None
     if version == record.version:
         if pushed:
-            return msgspec.structs.replace(record, pushed_at=now, acked_at=None)
-        return record if record.pushed_at is None else msgspec.structs.replace(record, pushed_at=None)
+            return msgspec.structs.replace(record, rev=rev, pushed_at=now, acked_at=None)
+        if record.pushed_at is None and rev == record.rev:
+            return record
+        return msgspec.structs.replace(record, rev=rev, pushed_at=None)
     before = PastVersion(version=record.version, since=record.version_at or record.granted_at, acked_at=record.acked_at)
     return msgspec.structs.replace(
         record,
+        rev=rev,
         version=version,
         version_at=now,
         pushed_at=pushed_at,
