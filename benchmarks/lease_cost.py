@@ -5,8 +5,8 @@ later. SQLite with synchronous=FULL, audit on.
 
 A session asks for each token once, and workers share the tokens, so that values were opened before, unless the load's
 name says otherwise: with few tokens each session asks again and again for what it holds, and new tokens are such that
-nobody asked for before, so that a key is derived for each value. With one token, what a session has
-in flight meets in one batch, and is written once.
+nobody asked for before, so that a key is derived for each value. With one token, what a session has in
+flight meets in one batch, and is written once.
 """
 
 from __future__ import annotations
