@@ -279,9 +279,7 @@ class Grant(Operation):
         if holder.closed:
             return
         before = holder.leases.get(self.place)
-        if before is None or before.record is not record:  # else the request that this one joined has done it
-            held = batch.context.hold(holder, record, before, mono=batch.mono, left_s=terms.left_s)
-            held.sent = record.version
+        batch.context.hold(holder, record, before, mono=batch.mono, left_s=terms.left_s).sent = record.version
         holder.answer(
             self.id,
             ENCODER.encode(
