@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from itertools import compress, repeat
-from operator import attrgetter, is_not, itemgetter
+from operator import attrgetter, eq, is_not, itemgetter, ne
 from typing import Any, Final, Generic
 
 import msgspec
 import msgspec.inspect as types
+from msgspec.structs import astuple
 
 from storage.errors import Damaged
 from storage.table import Key, R, Record
@@ -79,9 +80,7 @@ class Codec(Generic[R]):
         known = None if part is None else part.union(kind.table.key, ("rev",))
         self.columns = tuple(_column(field) for field in _fields(kind) if known is None or field.name in known)
         self.names = tuple(column.name for column in self.columns)
-        self._cells: Callable[[R], Iterable[Any]] = (
-            msgspec.structs.astuple if known is None else attrgetter(*self.names)
-        )
+        self._cells: Callable[[R], Iterable[Any]] = astuple if known is None else attrgetter(*self.names)
         self._parts: dict[tuple[str, ...], Codec[R]] = {}
         self._encoders = [(i, c.encode) for i, c in enumerate(self.columns) if c.encode is not None]
         self._decoders = [(i, c.decode) for i, c in enumerate(self.columns) if c.decode is not None]
@@ -96,9 +95,22 @@ class Codec(Generic[R]):
 
     def amending(self, before: R, after: R) -> Codec[R]:
         """The codec of what differs between two revisions of a record, or of all of it, beyond `PARTS_MAX`."""
-        differing = tuple(
-            compress(self.names, map(is_not, msgspec.structs.astuple(before), msgspec.structs.astuple(after)))
-        )
+        return self._of(tuple(compress(self.names, map(is_not, astuple(before), astuple(after)))))
+
+    def amending_all(self, befores: Sequence[R], afters: Sequence[R]) -> Codec[R] | None:
+        """As `amending`, of records that all differ in the same fields; None: they do not.
+
+        Column by column, which costs a third of asking for each record.
+        """
+        was = list(zip(*map(astuple, befores), strict=True))
+        now = list(zip(*map(astuple, afters), strict=True))
+        differs = list(map(ne, was, now))
+        for old, new in compress(zip(was, now, strict=True), differs):
+            if any(map(eq, old, new)):
+                return None
+        return self._of(tuple(compress(self.names, differs)))
+
+    def _of(self, differing: tuple[str, ...]) -> Codec[R]:
         part = self._parts.get(differing)
         if part is None:
             if len(self._parts) >= PARTS_MAX:  # each costs memory here, and a statement for each size of batch

@@ -22,6 +22,9 @@ Rows = Mapping[Codec[Any], Sequence[Row]]
 Outcome = Committed | StorageError
 """What became of one call; a refusal is a value here, so that it can be handed to the one whose it is."""
 
+ALIKE_FROM = 8
+"""So many amended records are looked at together first; of fewer, looking at each is as cheap."""
+
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One audit block that still lacks its number."""
@@ -136,6 +139,12 @@ def _rows(records: Sequence[Record | Amended], codecs: Codecs) -> Rows:
     if len(kinds) == 1 and Amended not in kinds:  # by far the most: the new leases of a batch
         codec = codecs[kinds.pop()]
         return {codec: codec.to_rows(records)}
+    if kinds == {Amended} and len(records) >= ALIKE_FROM:
+        befores, afters = zip(*records, strict=True)
+        if len(set(map(type, afters))) == 1:
+            part = codecs[type(afters[0])].amending_all(befores, afters)
+            if part is not None:
+                return {part: part.to_rows(afters)}
     found: dict[Codec[Any], list[Record]] = {}
     for record in records:
         if isinstance(record, Amended):

@@ -48,7 +48,7 @@ class CommitLaws:
                     await storage.commit(_with_everything(inserts=[lease(2), lease(1, reason="other")]))
 
     async def test_an_amended_record_is_stored_whole(self, opener: Opener) -> None:
-        """Amendments of different fields, and whole records, are all stored as their records say, in one commit."""
+        """Amendments of the same and of different fields, and whole records, are stored as their records say."""
         async with opener() as storage:
             before = [lease(number) for number in range(8)]
             await storage.commit(Commit(inserts=before))
@@ -62,6 +62,11 @@ class CommitLaws:
             amended = [Amended(old, new) for old, new in zip(before[:6], after[:6], strict=True)]
             await storage.commit(Commit(updates=[*amended, *after[6:]]))
             assert (await storage.select(LeaseRecord)).records == after
+            alike: list[dict[str, object]] = [{"version": 20 + at} for at in range(8)]
+            for step in (alike, changes * 2):
+                before, after = after, [following(record, **change) for record, change in zip(after, step, strict=True)]
+                await storage.commit(Commit(updates=list(map(Amended, before, after))))
+                assert (await storage.select(LeaseRecord)).records == after
 
     async def test_an_amendment_from_another_revision_changes_nothing(self, opener: Opener) -> None:
         """Conflict, as for whole records; also of two that amend the same one, the second changes nothing."""

@@ -70,6 +70,15 @@ def test_kinds_of_change_that_are_written_in_part_are_bounded() -> None:
     assert codec.amending(before, replace(before, token="new again")) is parts[0]
 
 
+def test_what_several_records_differ_in_is_what_each_differs_in() -> None:
+    """Found for all at once, it is what each would say; where they do not agree, none has another's part."""
+    codec, befores = Codec(LeaseRecord), [sample(LeaseRecord, number) for number in range(1, 4)]
+    alike = [replace(before, rev=2, reason="new", acked_version=7) for before in befores]
+    assert codec.amending_all(befores, alike) is codec.amending(befores[0], alike[0])
+    assert codec.amending_all(befores, [replace(alike[0], member="one"), *alike[1:]]) is None
+    assert codec.amending_all(befores, [replace(befores[0], rev=2), *alike[1:]]) is None
+
+
 DAMAGES: list[tuple[type[Record], str, object]] = [
     (KeyringRecord, "authorize", "anybody"),
     (KeyringRecord, "kms_keys", "not json"),
