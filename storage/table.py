@@ -38,8 +38,11 @@ class Table:
         return columns + tuple(name for name in self.key if name not in columns)
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What storage remembers. `rev` is 1 when inserted and one more at every update: the compare-and-set."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What storage remembers. `rev` is 1 when inserted and one more at every update: the compare-and-set.
+
+    The garbage collector passes records over: one is made of values that were there before it, so it is in no cycle.
+    """
 
     table: ClassVar[Table]
 

@@ -11,8 +11,8 @@ from datetime import datetime
 import msgspec
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
-    """What all entries share."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True, gc=False):
+    """What all entries share. The garbage collector passes them over, for they are in no cycle."""
 
     at: datetime
     actor: str

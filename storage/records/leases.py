@@ -25,7 +25,7 @@ class LeaseReport(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
 
 
-class PastVersion(msgspec.Struct, frozen=True, kw_only=True):
+class PastVersion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A version that the lease had before, from `since` on. acked_at: when its worker said that it applied it."""
 
     version: int
