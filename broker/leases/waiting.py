@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import chain, zip_longest
+from operator import attrgetter
 from typing import Final
 
 from broker.leases.operation import Operation
 
 _OWN: Final = ""
+_LEASES_NAMED: Final = attrgetter("leases_named")
 
 
 class Waiting:
@@ -24,9 +27,10 @@ class Waiting:
 
     def __init__(self, *, bound: int) -> None:
         self._bound = bound
+        self._line_max = -(-bound // 4)
         self._own: deque[Operation] = deque()
         self._lines: dict[str, deque[Operation]] = {}
-        self._turns: deque[str] = deque()
+        self._turns: deque[deque[Operation]] = deque()
         self._count = 0
 
     def __len__(self) -> int:
@@ -34,17 +38,16 @@ class Waiting:
 
     def add(self, operation: Operation) -> bool:
         """Take it in, last in its line; False: there is no room for it."""
-        name = operation.line
-        if name == _OWN:
-            if len(self._own) >= 4 * self._bound:
+        line = self._lines.get(operation.line)
+        if line is None:
+            if operation.line == _OWN and len(self._own) >= 4 * self._bound:
                 return False
-            self._own.append(operation)
+            self.go_on(operation)
             return True
-        line = self._lines.get(name)
-        waits = 0 if line is None else len(line)
-        if 4 * waits >= self._bound or (self._count >= self._bound and waits * (len(self._lines) + 1) >= self._bound):
+        waits = len(line)
+        if waits >= self._line_max or (self._count >= self._bound and waits * (len(self._lines) + 1) >= self._bound):
             return False
-        (self._line(name) if line is None else line).append(operation)
+        line.append(operation)
         self._count += 1
         return True
 
@@ -68,8 +71,16 @@ class Waiting:
     def take(self, *, operations_max: int, leases_max: int) -> list[Operation]:
         """The next ones: at least one, and no more than name `leases_max` leases together, unless it is one alone.
 
-        While workers wait, the broker's own have half of the room.
+        While workers wait, the broker's own have half of the room, and what they leave.
         """
+        if len(self) <= operations_max:
+            everything = [*self._own, *filter(None, chain.from_iterable(zip_longest(*self._turns)))]
+            if sum(map(_LEASES_NAMED, everything)) <= leases_max:
+                self._own.clear()
+                self._lines.clear()
+                self._turns.clear()
+                self._count = 0
+                return everything
         taken: list[Operation] = []
         share = 2 if self._turns else 1
         room = leases_max // share
@@ -77,18 +88,18 @@ class Waiting:
             taken.append(self._own.popleft())
             room -= taken[-1].leases_named
         room += leases_max - leases_max // share
-        own, turns, lines = len(taken), self._turns, self._lines
+        own, turns = len(taken), self._turns
         while turns and len(taken) < operations_max:
-            line = lines[turns[0]]
-            named = line[0].leases_named
-            if room < named and taken:
+            line = turns[0]
+            room -= line[0].leases_named
+            if room < 0 and taken:
                 break
             taken.append(line.popleft())
-            room -= named
             if line:
                 turns.rotate(-1)
             else:
-                del lines[turns.popleft()]
+                turns.popleft()
+                del self._lines[taken[-1].line]
         self._count -= len(taken) - own
         return taken
 
@@ -96,5 +107,5 @@ class Waiting:
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = deque()
-            self._turns.append(name)
+            self._turns.append(line)
         return line

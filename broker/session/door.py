@@ -250,7 +250,7 @@ class Door:
                     session.pong(message.data)
                 elif message.type is not WSMsgType.PONG:
                     break
-                while session.congested and not socket.closed:
+                while session.behind and session.congested and not socket.closed:
                     await self._clock.sleep(_PAUSE_S)
                 if not left:
                     # What lies ready is received without a pause, and a flood of it would leave no time for others.

@@ -6,18 +6,32 @@ the closing handshake stay with aiohttp.
 
 from __future__ import annotations
 
-_FIN_TEXT = b"\x81"
-_HEADERS = [_FIN_TEXT + bytes((length,)) for length in range(126)]
+from collections.abc import Iterable
+from typing import Final
+
+_TABLED: Final = 512
 
 
-def text_frame(payload: bytes) -> bytes:
-    """The frame that carries this UTF-8 payload."""
-    length = len(payload)
+def text_frames(payloads: Iterable[bytes]) -> bytes:
+    """The frames that carry these UTF-8 payloads, one behind the other."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        length = len(payload)
+        parts.append(_HEADERS[length] if length < _TABLED else _header(length))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def _header(length: int) -> bytes:
     if length < 126:
-        return _HEADERS[length] + payload
+        return bytes((0x81, length))
     if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+_HEADERS: Final = [_header(length) for length in range(_TABLED)]
+"""Of frames as short as most answers are."""
 
 
 def pong_frame(payload: bytes) -> bytes:

@@ -19,7 +19,7 @@ from broker.leases.renewing import Renewal
 from broker.leases.reporting import Report
 from broker.leases.resuming import Resume
 from broker.policy.entitlements import Entitlements
-from broker.session.framing import pong_frame, text_frame
+from broker.session.framing import pong_frame, text_frames
 from broker.session.settings import SessionSettings
 from kms.port import Caller
 from storage.records import LeaseRecord, SessionRecord
@@ -69,11 +69,14 @@ class Closes(Protocol):
 
 
 class Session:
-    """A proved connection of one worker. `record` is what storage has of it."""
+    """A proved connection of one worker. `record` is what storage has of it.
+
+    behind: whether much was unread after the last write. Only writing makes it more, so while this is False, it is
+    neither congested nor choked.
+    """
 
     __slots__ = (
         "_acks",
-        "_behind",
         "_closes",
         "_desk",
         "_gone",
@@ -87,6 +90,7 @@ class Session:
         "_transport",
         "_unsent",
         "actor",
+        "behind",
         "caller",
         "closed",
         "closing",
@@ -122,6 +126,7 @@ class Session:
         self.entitlements = entitlements
         self.public_key = public_key
         self.closed = self.closing = self.leaving = False
+        self.behind = False
         self.leases: dict[Place, Held] = {}
         self.revoking: dict[str, LeaseRecord] = {}
         self._transport = transport
@@ -137,7 +142,6 @@ class Session:
         self._slow: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
-        self._behind = False  # whether much was unread after the last write; only writing makes it more
 
     def receive(self, frame: bytes) -> None:
         """Take one text frame. One that cannot be read is answered; the third without an id ends the session."""
@@ -150,17 +154,20 @@ class Session:
                 self.malformed(str(error), error.request_id)
             return
         if isinstance(request, LeaseRequest):
-            if self._admit(request.id):
+            request_id, in_flight = request.id, self._in_flight
+            if request_id in in_flight or len(in_flight) >= IN_FLIGHT_MAX:
+                self._turn_down(request_id)
+            else:
+                in_flight[request_id] = 0
                 stage: LeaseStage = "previous" if request.stage is _PREVIOUS else "current"
-                wait_s = request.wait_s or 0.0
-                self._desk.submit(Grant(self, request.id, request.token, request.ttl_s, stage, wait_s))
+                self._desk.submit(Grant(self, request_id, request.token, request.ttl_s, stage, request.wait_s or 0.0))
         elif isinstance(request, Ack):
             self._acknowledge(request)
         elif isinstance(request, ReportFrame):
             self._report(request)
         elif isinstance(request, (Hello, Prove)):
             self.malformed("the handshake is over", None)
-        elif self._admit(request.id, leases_named=len(request.leases)):
+        elif self._admit(request.id, len(request.leases)):
             self._desk.submit(self._batch_request(request))
 
     def _may_wait(self) -> bool:
@@ -220,14 +227,10 @@ class Session:
         stated = {lease.lease: lease.version for lease in request.leases}
         return Resume(holder=self, stated=stated, request_id=request.id)
 
-    def _admit(self, request_id: int, *, leases_named: int = 0) -> bool:
-        if request_id in self._in_flight:
-            # Without the id: an answer that carries it belongs to the request that is in flight.
-            self._complain(BadRequest(f"request id {request_id} is in flight; ids are unique until answered"), None)
-            return False
-        if len(self._in_flight) >= IN_FLIGHT_MAX:
-            limit = RateLimited(f"at most {IN_FLIGHT_MAX} requests may be in flight; await answers", retry_after_s=0.1)
-            self._complain(limit, request_id)
+    def _admit(self, request_id: int, leases_named: int) -> bool:
+        """Count a request that names leases, or complain."""
+        if request_id in self._in_flight or len(self._in_flight) >= IN_FLIGHT_MAX:
+            self._turn_down(request_id)
             return False
         if self._named + leases_named > _NAMED_MAX:
             named = RateLimited(
@@ -238,6 +241,15 @@ class Session:
         self._in_flight[request_id] = leases_named
         self._named += leases_named
         return True
+
+    def _turn_down(self, request_id: int) -> None:
+        """Complain of one more request: its id is in flight, or as many are as may."""
+        if request_id in self._in_flight:
+            # Without the id: an answer that carries it belongs to the request that is in flight.
+            self._complain(BadRequest(f"request id {request_id} is in flight; ids are unique until answered"), None)
+        else:
+            limit = RateLimited(f"at most {IN_FLIGHT_MAX} requests may be in flight; await answers", retry_after_s=0.1)
+            self._complain(limit, request_id)
 
     def malformed(self, why: str, request_id: int | None) -> None:
         """Answer a frame that cannot be read. One that names a request is that request's failure, and no more."""
@@ -252,7 +264,9 @@ class Session:
 
     def answer(self, request_id: int, frame: bytes) -> None:
         """Write the answer to a request and let its id be used again."""
-        self._named -= self._in_flight.pop(request_id, 0)
+        named = self._in_flight.pop(request_id, 0)
+        if named:
+            self._named -= named
         self.send(frame)
 
     def send(self, frame: bytes) -> None:
@@ -262,7 +276,7 @@ class Session:
         """
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(text_frame(frame))
+        self._unsent.append(frame)
 
     def pong(self, payload: bytes) -> None:
         """Answer a ping; not while much is unread, which the next ping will find out about."""
@@ -270,14 +284,14 @@ class Session:
             self._transport.write(pong_frame(payload))
 
     def _flush(self) -> None:
-        frames = b"".join(self._unsent)
+        frames = text_frames(self._unsent)
         self._unsent.clear()
         if self.closed or self._transport.is_closing():
             return
         self._transport.write(frames)
         unread = self._transport.get_write_buffer_size()
-        self._behind = unread > self._settings.backlog_bytes
-        if self._behind and self._slow is None:
+        self.behind = unread > self._settings.backlog_bytes
+        if self.behind and self._slow is None:
             self._slow = self._loop.call_later(self._settings.backlog_s, self._still_slow)
         if unread > self._settings.backlog_bytes_max:
             self._transport.abort()
@@ -285,12 +299,12 @@ class Session:
     @property
     def congested(self) -> bool:
         """Whether so much is unread that reading on, and pushing values, should wait."""
-        return self._behind and self._transport.get_write_buffer_size() > self._settings.backlog_bytes
+        return self.behind and self._transport.get_write_buffer_size() > self._settings.backlog_bytes
 
     @property
     def choked(self) -> bool:
         """Whether so much is unread that requests for values are refused."""
-        return self._behind and self._transport.get_write_buffer_size() > self._settings.backlog_granted_bytes
+        return self.behind and self._transport.get_write_buffer_size() > self._settings.backlog_granted_bytes
 
     def _still_slow(self) -> None:
         self._slow = None

@@ -56,6 +56,16 @@ def test_workers_take_turns(waiting: Waiting) -> None:
     assert names(waiting.take(operations_max=3, leases_max=100)) == ["greedy", "modest", "greedy"]
 
 
+def test_workers_take_turns_also_where_all_that_waits_is_taken(waiting: Waiting) -> None:
+    """What is decided together is decided in this order: a last place at a pool goes to whoever asked for little."""
+    fill(waiting, "greedy", 3)
+    fill(waiting, "modest", 1)
+    fill(waiting, "", 1)
+    assert names(waiting.take(operations_max=5, leases_max=5)) == ["", "greedy", "modest", "greedy", "greedy"]
+    assert not waiting
+    assert fill(waiting, "greedy", 100) == 10
+
+
 def test_what_one_worker_asks_is_served_in_its_order(waiting: Waiting) -> None:
     """Also what was put back."""
     fill(waiting, "a", 6)
