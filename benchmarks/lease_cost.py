@@ -65,7 +65,7 @@ _QUICK: Final = ("lease 32 x 8", "lease 10 tokens", "lease new tokens")
 
 def figures(folder: Path, *, quick: bool) -> list[Figure]:
     """One figure for each load."""
-    rounds, requests = (3, 300) if quick else (7, 800)
+    rounds, requests = (3, 300) if quick else (7, 600)
     loads = {name: each for name, each in _loads(rounds, requests).items() if not quick or name in _QUICK}
     tokens = max(each.shape.tokens for each in loads.values())
     workers = max(each.shape.connections for each in loads.values())
