@@ -99,7 +99,7 @@ class Grant(Operation):
         if holder.closed:
             raise Gone("the session is closed")
         grant, worker = batch.authorise(holder, self.place)
-        if holder.choked:
+        if holder.behind and holder.choked:
             # A worker that asks for large values on many connections, and reads none, would fill the memory.
             raise RateLimited("read what was sent before asking for more", retry_after_s=0.5)
         version = self._leasable(batch)

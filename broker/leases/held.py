@@ -41,6 +41,8 @@ class Holder(Protocol):
     public_key: bytes
     """What proved this session; while the worker has it no longer, the session may nothing."""
     closed: bool
+    behind: bool
+    """Whether much was unread after the last write; if not, it is neither congested nor choked."""
     caller: Caller
     actor: str
     entitlements: Entitlements

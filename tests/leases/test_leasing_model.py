@@ -362,9 +362,9 @@ def test_workers_memory_and_record_agree(key: Path, moves: list[tuple[str, int, 
 
 def test_the_line_reads_what_sessions_write() -> None:
     """The test's own reading of frames, at the borders of the length field."""
-    from broker.session.framing import text_frame
+    from broker.session.framing import text_frames
 
     for length in (10, 125, 126, 70_000):
         frames: list[dict[str, Any]] = []
-        Line(frames.append).write(text_frame(json.dumps({"x": "y" * length}).encode()) * 2)
+        Line(frames.append).write(text_frames([json.dumps({"x": "y" * length}).encode()] * 2))
         assert [len(frame["x"]) for frame in frames] == [length, length]
