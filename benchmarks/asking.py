@@ -16,7 +16,7 @@ import msgspec
 from benchmarks.figures import Figure
 
 LIMIT_S: Final = 900.0
-"""How long one question may take: several times the longest on two quiet cores, so that a busy machine has its answer."""
+"""How long one question may take: several times the longest on two quiet cores, so that a busy machine answers too."""
 ENDING_S: Final = 30.0
 """How long a program that was told to end has for ending what it started."""
 
