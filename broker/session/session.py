@@ -281,13 +281,16 @@ class Session:
     def pong(self, payload: bytes) -> None:
         """Answer a ping; not while much is unread, which the next ping will find out about."""
         if not (self.closed or self.congested or self._transport.is_closing()):
-            self._transport.write(pong_frame(payload))
+            self._write(pong_frame(payload))
 
     def _flush(self) -> None:
         frames = text_frames(self._unsent)
         self._unsent.clear()
-        if self.closed or self._transport.is_closing():
-            return
+        if not (self.closed or self._transport.is_closing()):
+            self._write(frames)
+
+    def _write(self, frames: bytes) -> None:
+        """Write, and look at how much is unread: after pongs too, which a flood of pings would add up."""
         self._transport.write(frames)
         unread = self._transport.get_write_buffer_size()
         self.behind = unread > self._settings.backlog_bytes

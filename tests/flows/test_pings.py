@@ -13,6 +13,7 @@ import pytest
 from broker.audit.entries import SessionRefused
 
 PING = b"\x89\x82\0\0\0\0hi"
+LONG_PING = b"\x89\xfd\0\0\0\0" + bytes(125)
 
 
 @pytest.fixture
@@ -67,16 +68,21 @@ async def test_a_flood_before_the_proof_ends_the_connection(house: Any, by_hand:
     assert entry.reason == "malformed"
 
 
-async def test_a_worker_that_pings_and_does_not_read_costs_no_memory(house: Any, by_hand: Any) -> None:
-    """While it has much to read, pings are dropped instead of answered."""
-    async with by_hand(house) as worker:
-        await worker.handshake(house.workers["ci-1"])
-        (session,) = house.broker.sessions
-        worker.socket._response.connection.transport.pause_reading()
-        most = 0
-        for _ in range(200):
-            flood(worker, 10_000)
-            await asyncio.sleep(0.005)
-            most = max(most, session._transport.get_write_buffer_size())
-        assert most < 512 * 1024
-        worker.socket._response.connection.transport.abort()
+async def test_a_worker_that_pings_and_does_not_read_is_cut_off(open_house: Any, prepare: Any, by_hand: Any) -> None:
+    """Pongs count as unread like answers: from a bound on no ping is read or answered, and then its time is over."""
+    async with open_house(session={"backlog_s": 0.2}) as house:
+        await prepare(house)
+        async with by_hand(house) as worker:
+            await worker.handshake(house.workers["ci-1"])
+            (session,) = house.broker.sessions
+            transport = worker.socket._response.connection.transport
+            transport.pause_reading()
+            most = 0
+            async with asyncio.timeout(20):
+                while len(house.broker.sessions):
+                    if transport.get_write_buffer_size() < 2**20:
+                        transport.write(LONG_PING * 1000)
+                    most = max(most, session._transport.get_write_buffer_size())
+                    await asyncio.sleep(0.002)
+            assert 256 * 1024 < most < 512 * 1024
+            transport.abort()
