@@ -43,6 +43,10 @@ _STAGES: Final = {"current": Stage.CURRENT, "previous": Stage.PREVIOUS}
 _Decided = tuple[LeaseRecord, Terms, VersionRecord, Opened, LeaseGranted]
 """What a request gets: the lease as it is to be, its times, the version that its value is of, the value, the entry."""
 
+JOINED_CHARS_MAX: Final = 4096
+"""Longest value that one batch gives to several requests. A longer one is given in one batch after the other, so that a
+worker that does not read is refused before it is sent many of them."""
+
 _UNKNOWN: Final = Head.__new__(Head, None, None, None)  # type: ignore[arg-type]  # a mark that is no real head
 
 
@@ -149,9 +153,12 @@ class Grant(Operation):
             return False
         if self.turn is not None or self._made is not None:
             return False  # it was given a place or a value of its own, which it is to use or to give back
+        _, _, _, (value, _), entry = first._decided
+        if len(value) > JOINED_CHARS_MAX:
+            return False
         batch.authorise(self.holder, self.place)
         self._decided = first._decided
-        batch.entries.append(first._decided[-1])
+        batch.entries.append(entry)
         return True
 
     def _leasable(self, batch: Batch) -> VersionRecord:

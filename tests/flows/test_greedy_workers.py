@@ -31,7 +31,7 @@ async def test_asking_for_one_lease_a_hundred_times_delays_nobody_else(both: Any
     async with welcomed(both) as greedy, welcomed(both, "modest") as modest:
         await greedy.lease("github/ci")
         for number in range(100, 300):
-            await greedy.send(type="lease", id=number, token="github/ci")
+            await greedy.send(type="lease", id=number, token="github/ci", ttl_s=30 + number % 2)
         await greedy.answer(100)
         before = both.broker.desk.counts.batches
         await modest.lease("github/ci")

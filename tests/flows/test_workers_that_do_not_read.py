@@ -129,7 +129,7 @@ async def test_what_it_asks_for_without_reading_is_refused(open_house: Any, prep
     """Requests on their way when it stops reading are refused from a bound on, so that they do not fill the memory;
     once it reads again, it is granted what it asks for."""
     bounds = {"backlog_bytes": 64 * 1024, "backlog_granted_bytes": 256 * 1024, "backlog_s": 30.0}
-    async with open_house(session=bounds, leases={"batch_max": 2}) as house:
+    async with open_house(session=bounds) as house:
         await prepare(house)
         await house.put("github/big", b"x" * 60_000)
         deaf = await go_deaf(house, wire)
