@@ -104,13 +104,11 @@ class Vault:
         held = self._cache.held(self._needs.for_caller(data_key, keyring, caller))
         return None if held is None else Opener(held, self._messages)
 
-    def try_open(self, record: VersionRecord, caller: Caller | None = None) -> Secret | None:
-        """The value of `record`, if its data key may serve from memory. Raises as `opener`; SealBroken."""
-        opener = self.opener(record.data_key, record.keyring, caller)
-        return None if opener is None else Secret(opener.reveal(record))
-
     async def open(self, record: VersionRecord, caller: Caller | None = None) -> Secret:
-        """The value of `record`, asking the KMS for its data key if need be, for wait_s at most. Raises as try_open."""
+        """The value of `record`, asking the KMS for its data key if need be, for wait_s at most.
+
+        Raises as `opener`; SealBroken.
+        """
         need = self._needs.for_caller(record.data_key, record.keyring, caller)
         try:
             held = await self._cache.fetch(need)

@@ -92,6 +92,11 @@ class House:
     def ring(self) -> KeyringRecord:
         return self.keyrings[RING]
 
+    def reveal(self, record: VersionRecord, caller: Caller | None = None) -> bytes | None:
+        """The value, as the desk opens it: if its data key may serve from memory."""
+        opener = self.vault.opener(record.data_key, record.keyring, caller)
+        return None if opener is None else opener.reveal(record)
+
     async def add_data_key(self, data_key: str, keyring: str = RING) -> DataKeyRecord:
         """Make a data key the active one of its keyring, with one block of seals."""
         record = await self.vault.generate_data_key(self.keyrings[keyring], data_key=data_key, now=self.clock.now())

@@ -35,10 +35,10 @@ async def test_proving_again_never_makes_a_request_wait(open_house: Any) -> None
         record = await house.put(b"value")
         house.kms[0].hold = asyncio.Event()
         await house.clock.advance(302)
-        assert house.vault.try_open(record).reveal() == b"value"
+        assert house.reveal(record) == b"value"
         house.kms[0].hold.set()
         await house.settle()
-        assert house.vault.try_open(record).reveal() == b"value"
+        assert house.reveal(record) == b"value"
 
 
 async def test_a_key_nobody_uses_goes(open_house: Any) -> None:
@@ -58,10 +58,10 @@ async def test_the_cache_is_bounded_and_lets_go_of_the_least_recently_used(open_
         first = await house.put(b"value", token="first")
         await house.add_data_key("dk-2")
         second = await house.put(b"value", token="second")
-        house.vault.try_open(first)
+        house.reveal(first)
         await house.add_data_key("dk-3")
         third = await house.put(b"value", token="third")
-        assert [house.vault.try_open(record) is None for record in (first, second, third)] == [False, True, False]
+        assert [house.reveal(record) is None for record in (first, second, third)] == [False, True, False]
         assert house.vault.counters.evictions["capacity"] == 1
 
 
@@ -83,7 +83,7 @@ async def test_flushing_wipes_everything_now(open_house: Any) -> None:
         key = held.key
         house.vault.flush()
         assert (len(house.vault._cache), bytes(key), held.live) == (0, b"", False)
-        assert house.vault.try_open(record) is None
+        assert house.reveal(record) is None
 
 
 async def test_closing_wipes_everything(open_house: Any) -> None:
@@ -102,7 +102,7 @@ async def test_a_process_that_was_frozen_does_not_serve_from_memory(open_house: 
         record = await house.put(b"value")
         house.clock._elapsed_s += 1000  # as after SIGSTOP: time has passed, and no task has run
         asked = house.unwraps
-        assert house.vault.try_open(record) is None
+        assert house.reveal(record) is None
         house.fail(Unavailable("away"))
         assert (await house.vault.open(record)).reveal() == b"value"
         assert house.unwraps == asked + 1

@@ -48,7 +48,7 @@ async def test_a_call_outlives_all_its_waiters(open_house: Any) -> None:
         waiter.cancel()
         house.kms[0].hold.set()
         await house.settle()
-        assert house.vault.try_open(record).reveal() == b"value"
+        assert house.reveal(record) == b"value"
 
 
 async def test_each_waiter_has_its_own_patience(open_house: Any) -> None:
