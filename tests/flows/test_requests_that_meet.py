@@ -11,6 +11,7 @@ import pytest
 
 from broker.admin.asked import NewGrant
 from broker.audit.entries import LeaseGranted
+from broker.leases.granting import JOINED_CHARS_MAX
 from storage.errors import Conflict
 from storage.port import Commit
 from storage.records import LeaseRecord
@@ -166,3 +167,38 @@ async def test_who_hangs_up_meanwhile_holds_nothing(house: Any, welcomed: Any, m
     await house.broker.desk.drained()
     assert not len(house.broker.context.holdings)
     assert len(await house.leases()) == 1
+
+
+@pytest.mark.parametrize(("characters", "rev"), [(JOINED_CHARS_MAX, 1), (JOINED_CHARS_MAX + 1, 3)])
+async def test_a_long_value_is_given_in_one_batch_after_the_other(
+    house: Any, welcomed: Any, meeting: Meeting, characters: int, rev: int
+) -> None:
+    """So that between them it is seen whether the worker reads."""
+    await house.put("github/ci", b"x" * characters)
+    async with welcomed(house) as worker:
+        async with meeting(worker, {}, {}, {}) as answers:
+            pass
+        assert [(answer["id"], len(answer["value"])) for answer in answers] == [(n, characters) for n in range(3)]
+        assert (await house.row(answers[0]["lease"])).rev == rev
+
+
+async def test_what_memory_lacks_is_read_once_for_all_who_ask(house: Any, welcomed: Any, meeting: Meeting) -> None:
+    """They meet again after it was fetched, and get one lease as if it had been there."""
+    async with welcomed(house) as worker:
+        async with meeting(worker, *[{}] * 4) as answers:
+            house.broker.context.heads.forget_all()
+        assert [answer["id"] for answer in answers] == list(range(4))
+        assert (await house.row(answers[0]["lease"])).rev == 1
+
+
+async def test_who_lost_the_right_while_all_waited_gets_nothing(house: Any, welcomed: Any, meeting: Meeting) -> None:
+    """Each of them is refused by itself; what the session held of the token is taken from it."""
+    async with welcomed(house) as worker:
+        lease = (await worker.lease("github/ci"))["lease"]
+        async with meeting(worker, *[{}] * 3) as answers:
+            await house.services.grants.remove(house.granted.id, actor="admin:root")
+            await house.settled()
+        await house.broker.desk.drained()
+        assert "granted" not in {answer["type"] for answer in answers}
+        assert house.broker.desk.counts.failed == {"denied": 3}
+        assert (await house.row(lease)).state == "revoked"
