@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 
+import aiohttp
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -119,6 +120,28 @@ async def test_our_bug_is_a_reference_and_nothing_else(site, monkeypatch) -> Non
     logged = next(line for line in logs if line["event"] == "api.internal_error")
     assert logged["reference"] == answer.body["reference"]
     assert answer.body["reference"] in answer.body["detail"]
+
+
+async def test_a_download_that_breaks_has_no_proper_end(site) -> None:
+    """Whoever reads it is told by the connection, the log and the metrics each once; the broker goes on."""
+
+    async def broken():
+        yield b"x"
+        raise KeyError("canary-midway")
+
+    @contextlib.asynccontextmanager
+    async def exported():
+        yield broken()
+
+    site.services.audit.exported = exported
+    with structlog.testing.capture_logs() as logs, pytest.raises(aiohttp.ClientPayloadError):
+        await site.ask("GET", "/v1/audit/export", role="auditor")
+    assert [line["event"] for line in logs] == ["api.stream_cut", "api.request"]
+    assert "canary" not in str(logs)
+    labels = {"method": "GET", "route": "/v1/audit/export"}
+    assert site.registry.get_sample_value("tokenbroker_api_requests_total", {**labels, "status": "499"}) == 1
+    assert site.registry.get_sample_value("tokenbroker_api_request_seconds_count", labels) == 1
+    assert (await site.ask("GET", "/v1/status")).status == 200
 
 
 async def test_strangers_do_not_learn_what_ails_the_broker(site) -> None:
