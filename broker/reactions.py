@@ -79,7 +79,9 @@ class Reactions:
             find = partial(self._context.holdings.of_token, token)
             self._duties.recheck(find, values=refused is None, heads=(token,))
         self._pools_changed(_names(changes, PoolRecord.table.name), tokens, values=refused is None)
-        await self._leases_changed(_names(changes, LeaseRecord.table.name))
+        if leases := _names(changes, LeaseRecord.table.name):
+            # Another replica revoked them, or this one did and has already let go.
+            self._duties.reconcile(lambda: leases)
         if refused is not None:
             raise refused
 
@@ -94,7 +96,7 @@ class Reactions:
         )
         self._rollouts_changed(())
         self._duties.recheck(lambda: list(self._context.holdings))
-        await self._leases_changed(list(self._context.holdings.by_lease))
+        self._duties.reconcile(lambda: list(self._context.holdings.by_lease))
 
     def _pools_changed(self, pools: list[str], tokens: list[str], *, values: bool) -> None:
         """pools: whose own rows changed. tokens: that changed, and may be members."""
@@ -121,13 +123,6 @@ class Reactions:
             self._grants.remove(grant)
         else:
             self._grants.put(row)
-
-    async def _leases_changed(self, leases: list[str]) -> None:
-        """Leases that another replica revoked, or that this one did and has already let go."""
-        held = [lease for lease in leases if lease in self._context.holdings.by_lease]
-        rows = await self._context.read_leases(held)
-        for lease in held:
-            self._context.reconcile(lease, rows.get(lease))
 
 
 def _names(changes: Sequence[Change], table: str) -> list[str]:

@@ -18,6 +18,7 @@ from broker.leases.context import Context
 from broker.leases.desk import Desk
 from broker.leases.ending import End
 from broker.leases.held import Held, Holder
+from broker.leases.reconciling import Named, Reconcile
 from broker.leases.renewing import Renewal
 from broker.leases.rotating import Recheck
 from broker.leases.surveying import Find, Survey
@@ -47,6 +48,7 @@ class Duties:
         self._over: dict[Held, None] = {}
         self._failed: set[Held] = set()
         self._surveys: list[Survey] = []
+        self._unread: list[Named] = []
 
     async def run(self) -> None:
         """Do all duties until cancelled."""
@@ -65,6 +67,16 @@ class Duties:
         """
         found = partial(self._recheck, values=values)
         self._desk.submit(Survey(find=find, found=found, failed=self._surveys.append, heads=heads))
+
+    def reconcile(self, named: Named) -> None:
+        """The rows of these leases changed elsewhere: bring those that are held here in line, now or in a second.
+
+        named: gives the leases. It is asked as `find` of `recheck` is.
+        """
+        self._desk.submit(Reconcile(named=named, failed=self._reconcile_failed))
+
+    def _reconcile_failed(self, named: Named) -> None:
+        self._unread.append(named)
 
     def _recheck(self, leases: Iterable[Held], *, values: bool) -> None:
         for held in leases:
@@ -118,6 +130,9 @@ class Duties:
             surveys, self._surveys = self._surveys, []
             for survey in surveys:
                 self._desk.submit(survey)
+            unread, self._unread = self._unread, []
+            for named in unread:
+                self.reconcile(named)
             failed, self._failed = self._failed, set()
             self._recheck((held for held in failed if not held.holder.closed), values=True)
 

@@ -43,6 +43,7 @@ class Moody:
 
     refuse: commits that are refused. late_s: how long a commit takes to be confirmed after it was written.
     deaf: the feed cannot be read. hoards: nothing can be pruned. gate: what commits wait for before they are written.
+    echo: what they wait for once they are written, before they are confirmed.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -53,7 +54,8 @@ class Moody:
         self.deaf = False
         self.hoards = False
         self.gate: asyncio.Event | None = None
-        self.waiting = 0
+        self.echo: asyncio.Event | None = None
+        self.waiting = self.unconfirmed = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -68,6 +70,9 @@ class Moody:
         committed = await self.inner.commit(commit)
         if self.late_s and slow:
             await asyncio.sleep(self.late_s)
+        if self.echo is not None and slow:
+            self.unconfirmed += 1
+            await self.echo.wait()
         return committed
 
     async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = 1000) -> int:
