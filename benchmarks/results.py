@@ -71,11 +71,14 @@ def append(run: Run) -> None:
         file.write(f"\n{section(run)}")
 
 
+_WRITTEN = (":(top,exclude)benchmarks/RESULTS.md", ":(top,exclude)docs/charts")
+
+
 def commit() -> str:
-    """The commit that is measured, and whether files differ from it."""
+    """The commit that is measured, and whether files differ from it, other than those that a record changes."""
     try:
         name = _git("rev-parse", "--short", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *_WRITTEN)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{name}, with changes that are not in it" if changed else name
