@@ -88,7 +88,7 @@ class Grant(Operation):
         self.wait_s = wait_s
         self.turn: Turn | None = None
         self._made: IssuedRecord | None = None
-        self._decided: _Decided  # from when it was decided until it is done: it has the value
+        self._decided: _Decided | None = None  # until it is done, or decided anew: it has the value
 
     def touches(self) -> tuple[str, ...]:
         holder = self.holder
@@ -99,6 +99,7 @@ class Grant(Operation):
         return (own, self.turn.spot.over.lease)
 
     def decide(self, batch: Batch) -> None:
+        self._decided = None
         holder, now = self.holder, batch.now
         if holder.closed:
             raise Gone("the session is closed")
@@ -153,6 +154,7 @@ class Grant(Operation):
             return False
         if self.turn is not None or self._made is not None:
             return False  # it was given a place or a value of its own, which it is to use or to give back
+        assert first._decided is not None, "it is in the batch"
         _, _, _, (value, _), entry = first._decided
         if len(value) > JOINED_CHARS_MAX:
             return False
@@ -278,8 +280,9 @@ class Grant(Operation):
         )
 
     def done(self, batch: Batch) -> None:
+        assert self._decided is not None, "it was in the batch"
         record, terms, version, (value, encoding), _ = self._decided
-        del self._decided
+        self._decided = None
         holder = self.holder
         if self.turn is not None:
             self.turn.end(served=record.rev == 1)
@@ -312,6 +315,7 @@ class Grant(Operation):
         return (to_end(made, now=now),) if made is not None and made.state == "making" else ()
 
     def fail(self, error: BrokerError) -> None:
+        self._decided = None
         if self.turn is not None:
             self.turn.end(served=False)
         self.holder.answer(self.id, error_frame(error, self.id))
