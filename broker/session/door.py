@@ -11,6 +11,7 @@ import os
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -105,7 +106,9 @@ class Door:
         try:
             await socket.prepare(request)
         except ConnectionResetError:
-            return socket  # whoever asked has hung up meanwhile, as many do when thousands come back at once
+            # Whoever asked has hung up meanwhile, as many do when thousands come back at once. A socket that is half
+            # prepared cannot be ended; of this one, aiohttp finds out by itself that there is nobody to send it to.
+            return web.Response(status=HTTPStatus.SWITCHING_PROTOCOLS)
         socket.headers.clear()  # they were sent, and would stay as long as the connection
         source = request.remote or ""
         if self._settings.by_source and self._attempts.barred(source):
