@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import uvloop
@@ -60,6 +61,15 @@ async def connect(http: aiohttp.ClientSession, kind: str, url: str, number: int)
     if welcome["type"] != "welcome":
         raise NotWelcome(f"not welcomed: {welcome}")
     return socket
+
+
+async def ask(socket: Socket, frame: dict[str, Any]) -> dict[str, Any]:
+    """The answer to this request, the only one in flight, past anything else."""
+    await socket.send_json({**frame, "id": 1})
+    while True:
+        answer: dict[str, Any] = await socket.receive_json()
+        if answer.get("id") == 1:
+            return answer
 
 
 async def drive(socket: Socket, *, first: int, requests: int, in_flight: int, tokens: int) -> list[float]:

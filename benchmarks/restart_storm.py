@@ -20,7 +20,7 @@ import uvloop
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone
-from benchmarks.load import NotWelcome, Socket, connect
+from benchmarks.load import NotWelcome, ask, connect
 from benchmarks.process import Child, child, serving
 from benchmarks.replica_leases import part
 from tokenbroker_client import Backoff
@@ -53,8 +53,8 @@ class Storm:
         """Lease a token as worker `wNUMBER`, and come back once after the connection has gone."""
         async with self._first:
             socket = await connect(self._http, "lease", self.urls[number % 2], number)
-            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}"}
-            answer = await _ask(socket, asked)
+            asked = {"type": "lease", "token": f"bench/t{number % _TOKENS}"}
+            answer = await ask(socket, asked)
             connected.set()
         while (await socket.receive()).type is aiohttp.WSMsgType.TEXT:
             pass
@@ -68,7 +68,7 @@ class Storm:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 socket = await connect(self._http, "lease", self.urls[(number + failures) % 2], number)
-                answer = await _ask(socket, {"type": "resume", "id": 1, "leases": [stated]})
+                answer = await ask(socket, {"type": "resume", "leases": [stated]})
         except _BROKEN:
             return False
         if answer["type"] == "error":
@@ -76,14 +76,6 @@ class Storm:
             return False
         self.lost += len(answer["gone"])
         return True
-
-
-async def _ask(socket: Socket, frame: dict[str, Any]) -> dict[str, Any]:
-    await socket.send_json(frame)
-    while True:
-        answer: dict[str, Any] = await socket.receive_json()
-        if answer.get("id") == 1:
-            return answer
 
 
 async def storm(server: Any, config: Path, workers: int, pause_max_s: float) -> tuple[float, list[float], int]:

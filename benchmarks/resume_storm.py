@@ -23,7 +23,7 @@ import uvloop
 
 from benchmarks.cluster import fill
 from benchmarks.figures import Figure, alone, ratio
-from benchmarks.load import Idle, Socket, connect
+from benchmarks.load import Idle, Socket, ask, connect
 from benchmarks.process import Child, child, serving
 
 _TOKENS: Final = 1_000
@@ -74,21 +74,21 @@ async def _measure(config: Path, *, workers: int, rounds: int) -> _Rounds:
 
         async def lease(url: str, number: int) -> Socket:
             socket = await connect(http, "lease", url, number)
-            asked = {"type": "lease", "id": 1, "token": f"bench/t{number % _TOKENS}"}
-            answer = await _ask(socket, asked)
+            asked = {"type": "lease", "token": f"bench/t{number % _TOKENS}"}
+            answer = await ask(socket, asked)
             held[number] = {"lease": answer["lease"], "version": answer["version"]}
             return socket
 
         async def resume(url: str, number: int) -> Socket:
             socket = await connect(http, "lease", url, number)
-            answer = await _ask(socket, {"type": "resume", "id": 1, "leases": [held[number]]})
+            answer = await ask(socket, {"type": "resume", "leases": [held[number]]})
             if answer["type"] != "resumed" or answer["gone"]:
                 raise RuntimeError(f"not resumed: {answer}")
             return socket
 
         async def echo(url: str, number: int) -> Socket:
             socket = await connect(http, "echo", url, number)
-            await _ask(socket, {"type": "resume", "id": 1, "leases": [held[number]]})
+            await ask(socket, {"type": "resume", "leases": [held[number]]})
             return socket
 
         with child(*serving(config)) as broker:
@@ -121,14 +121,6 @@ async def _everybody(come: Callable[[str, int], Awaitable[Socket]], server: Chil
     os.kill(server.pid, signal.SIGKILL)
     await idle.close()
     return cpu_us, ended
-
-
-async def _ask(socket: Socket, frame: dict[str, Any]) -> dict[str, Any]:
-    await socket.send_json(frame)
-    while True:
-        answer: dict[str, Any] = await socket.receive_json()
-        if answer.get("id") == 1:
-            return answer
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.cluster import fill
-from benchmarks.load import Socket, connect
+from benchmarks.load import Socket, ask, connect
 from benchmarks.loading import Shape, load
 from benchmarks.process import Child, child, serving
 from benchmarks.replica_leases import part
@@ -135,15 +135,12 @@ async def each(calls: list[Any]) -> list[Any]:
     return await asyncio.gather(*(one(call) for call in calls))
 
 
-async def ask(socket: Socket, answered: str, **frame: Any) -> dict[str, Any]:
-    """The answer to one request, past anything else."""
-    await socket.send_json({"id": 1, **frame})
-    while True:
-        answer: dict[str, Any] = await socket.receive_json()
-        if "id" in answer:
-            if answer["type"] != answered:
-                raise SystemExit(f"not {answered}: {answer}")
-            return answer
+async def answered(socket: Socket, kind: str, **frame: Any) -> dict[str, Any]:
+    """The answer to one request, if it is of this kind."""
+    answer = await ask(socket, frame)
+    if answer["type"] != kind:
+        raise SystemExit(f"not {kind}: {answer}")
+    return answer
 
 
 async def listen(sockets: list[Socket]) -> None:
@@ -184,7 +181,7 @@ async def sessions(bench: Bench, credential: str, workers: int) -> None:
             await listen(sockets)
         with bench.of("grant, one in flight each", count=workers):
             lease = {"type": "lease", "token": "bench/t0", "ttl_s": _TTL_S}
-            granted = await each([ask(socket, "granted", **lease) for socket in sockets])
+            granted = await each([answered(socket, "granted", **lease) for socket in sockets])
         with bench.of(f"renewal, within {_WATCHED_S:.0f} s", kind="renewal"):
             await listen(sockets)
         seconds = []
@@ -202,7 +199,7 @@ async def sessions(bench: Bench, credential: str, workers: int) -> None:
         print(f"{'all workers told within':34} {', '.join(f'{each * 1000:.0f} ms' for each in seconds)}")
         with bench.of("release, one in flight each", count=workers):
             leases = zip(sockets, granted, strict=True)
-            await each([ask(socket, "released", type="release", leases=[one["lease"]]) for socket, one in leases])
+            await each([answered(socket, "released", type="release", leases=[one["lease"]]) for socket, one in leases])
         await asyncio.gather(*(socket.close() for socket in sockets))
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -28,6 +29,7 @@ from storage.port import Expect
 from storage.records import LeaseRecord
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _RETRY_S = 1.0
 _PUSH_MAX = 500
@@ -73,10 +75,7 @@ class Duties:
 
         named: gives the leases. It is asked as `find` of `recheck` is.
         """
-        self._desk.submit(Reconcile(named=named, failed=self._reconcile_failed))
-
-    def _reconcile_failed(self, named: Named) -> None:
-        self._unread.append(named)
+        self._desk.submit(Reconcile(named=named, failed=self._unread.append))
 
     def _recheck(self, leases: Iterable[Held], *, values: bool) -> None:
         for held in leases:
@@ -127,11 +126,9 @@ class Duties:
     async def _retry(self) -> None:
         while True:
             await self._clock.sleep(_RETRY_S)
-            surveys, self._surveys = self._surveys, []
-            for survey in surveys:
+            for survey in _taken(self._surveys):
                 self._desk.submit(survey)
-            unread, self._unread = self._unread, []
-            for named in unread:
+            for named in _taken(self._unread):
                 self.reconcile(named)
             failed, self._failed = self._failed, set()
             self._recheck((held for held in failed if not held.holder.closed), values=True)
@@ -187,3 +184,10 @@ class Duties:
         end = End(rows=rows, state="expired", reason="", actor="system")
         self._desk.submit(end)
         return await end.ended
+
+
+def _taken(waiting: list[T]) -> list[T]:
+    """What waits, which waits no longer. The list stays the same one: those on their way fail into it."""
+    taken = waiting.copy()
+    waiting.clear()
+    return taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,7 +33,7 @@ from storage.catalog import open_storage
 from storage.errors import Unavailable
 from storage.port import Change, Commit, Committed, Storage
 from storage.records import GrantRecord, LeaseRecord, SessionRecord, WorkerRecord
-from storage.table import Record
+from storage.table import Key, Record
 
 ACTOR = "admin:root"
 
@@ -43,7 +43,8 @@ class Moody:
 
     refuse: commits that are refused. late_s: how long a commit takes to be confirmed after it was written.
     deaf: the feed cannot be read. hoards: nothing can be pruned. gate: what commits wait for before they are written.
-    echo: what they wait for once they are written, before they are confirmed.
+    echo: what they wait for once they are written, before they are confirmed. blind: a kind of record of which several
+    cannot be read together, and what that waits for before it is said.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -55,6 +56,7 @@ class Moody:
         self.hoards = False
         self.gate: asyncio.Event | None = None
         self.echo: asyncio.Event | None = None
+        self.blind: tuple[type[Record], asyncio.Event] | None = None
         self.waiting = self.unconfirmed = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -74,6 +76,13 @@ class Moody:
             self.unconfirmed += 1
             await self.echo.wait()
         return committed
+
+    async def get_many(self, kind: type[Record], keys: Sequence[Key]) -> dict[Key, Record]:
+        if self.blind is not None and self.blind[0] is kind:
+            self.waiting += 1
+            await self.blind[1].wait()
+            raise Unavailable("the disk cannot be read")
+        return await self.inner.get_many(kind, keys)
 
     async def prune(self, kind: type[Record], column: str, before: datetime, limit: int = 1000) -> int:
         if self.hoards:
